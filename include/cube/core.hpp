@@ -1,0 +1,12 @@
+// core: the vocabulary every other module speaks, and nothing above it.
+//
+// Result/Error for recoverable failures, Fd for owned descriptors, identifiers of sandboxes,
+// a JSON writer, structured logs, and the byte stream that joins transports (TCP, vsock) to HTTP.
+#pragma once
+
+#include "core/fd.hpp"
+#include "core/id.hpp"
+#include "core/json_writer.hpp"
+#include "core/log.hpp"
+#include "core/result.hpp"
+#include "core/stream.hpp"

@@ -1,0 +1,30 @@
+// Stream: a bidirectional byte stream whose transport does not matter (TCP, a vsock connection into a guest).
+#pragma once
+
+#include <asio/awaitable.hpp>
+#include <asio/buffer.hpp>
+#include <cstddef>
+
+#include "core/result.hpp"
+
+namespace cube {
+
+/// Used from one event loop only. At most one read and one write may be outstanding.
+class Stream {
+ public:
+  virtual ~Stream() = default;
+
+  /// At least one byte, or 0 at the peer's end of stream.
+  virtual asio::awaitable<Result<std::size_t>> read_some(asio::mutable_buffer buffer) = 0;
+
+  /// The whole buffer, or an error.
+  virtual asio::awaitable<Result<void>> write(asio::const_buffer buffer) = 0;
+
+  /// Half-close: the peer reads end of stream, reading here goes on.
+  virtual void shutdown_write() = 0;
+
+  /// Drops the connection; outstanding operations end with `cancelled`.
+  virtual void close() = 0;
+};
+
+}  // namespace cube
