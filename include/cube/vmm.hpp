@@ -1,0 +1,114 @@
+// vmm: microVMs on /dev/kvm (CubeHypervisor in CubeSandbox).
+//
+// A Machine is one virtual machine: memory, vCPU threads, devices. It is booted from an uncompressed 64-bit vmlinux or
+// restored from a MachineState plus a memory image that is mapped MAP_PRIVATE, so that restoring costs no copy and a
+// page is the machine's own only once it has written it.
+//
+// The library takes open descriptors and gives none back but streams; it opens no path, knows no sandbox id, has no
+// globals. Whatever a guest does ends in its own Machine's `on_stop`, never in an exception or abort.
+//
+// Threads: every function is called from the event loop unless it says "blocks", then from a worker.
+// Each vCPU has a thread that does KVM_RUN and hands device work on.
+#pragma once
+
+#include <asio/any_io_executor.hpp>
+#include <asio/awaitable.hpp>
+#include <chrono>
+#include <cstdint>
+#include <cube/core.hpp>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+struct iovec;
+
+namespace cube::vmm {
+
+inline constexpr std::uint64_t page_size = 4096;
+inline constexpr std::uint32_t max_vcpus = 32;
+
+/// What a virtio-blk device stores its sectors in. Called from one worker at a time; blocks.
+class BlockBackend {
+ public:
+  virtual ~BlockBackend() = default;
+  virtual std::uint64_t capacity_bytes() const = 0;  ///< a multiple of 512
+  virtual Result<void> read(std::uint64_t offset, std::span<const iovec> into) = 0;
+  virtual Result<void> write(std::uint64_t offset, std::span<const iovec> from) = 0;
+  virtual Result<void> flush() = 0;
+};
+
+/// Why a machine no longer runs.
+struct StopReason {
+  enum class Kind {
+    reset,        ///< the guest asked for a reset (keyboard controller, triple fault): for a sandbox, its end
+    guest_error,  ///< the guest broke a device's rules or KVM cannot run it
+    host_error,   ///< an ioctl failed
+    requested,    ///< stop() was called
+  };
+  Kind kind = Kind::requested;
+  std::string detail;
+};
+
+/// The executors a machine's devices run on. `loop` is the event loop, `workers` may block.
+struct Executors {
+  asio::any_io_executor loop;
+  asio::any_io_executor workers;
+};
+
+/// What both ways of making a machine need.
+struct MachineConfig {
+  std::uint32_t vcpu_count = 1;              ///< 1..max_vcpus
+  std::uint64_t memory_bytes = 512ull << 20; ///< a multiple of page_size, at least 64 MiB
+  std::shared_ptr<BlockBackend> root_disk;   ///< /dev/vda
+  Fd tap;                                    ///< virtio-net backend, opened with IFF_VNET_HDR; none: the device drops everything
+  std::function<void(std::string_view)> on_console;  ///< serial output, in pieces; from any thread
+  std::function<void(StopReason)> on_stop;           ///< once, on the loop
+};
+
+struct BootSource {
+  int kernel_fd = -1;        ///< an ELF64 vmlinux; read, not kept
+  std::string command_line;  ///< without devices; console=, root= and init= are the caller's
+};
+
+/// Everything of a paused machine but its memory and disk: versioned, checksummed, host fingerprint inside.
+struct MachineState {
+  std::string bytes;
+};
+
+class Machine {
+ public:
+  /// Blocks. `kvm_fd` is an open /dev/kvm. The machine is created paused.
+  static Result<std::unique_ptr<Machine>> boot(int kvm_fd, Executors executors, MachineConfig config, BootSource source);
+
+  /// Blocks, but does no I/O that grows with the size of memory. `memory_image` holds memory_bytes, low RAM first.
+  /// `corrupt` if the state fails its checks; `conflict` if it was saved on another CPU model or device model.
+  static Result<std::unique_ptr<Machine>> restore(int kvm_fd, Executors executors, MachineConfig config,
+                                                  const MachineState& state, int memory_image_fd);
+
+  /// Blocks: stops the vCPU threads and closes the virtual machine (10-25 ms in some kernels).
+  virtual ~Machine() = default;
+
+  virtual Result<void> resume() = 0;
+
+  /// Blocks until no vCPU runs and no device request is in flight.
+  virtual Result<void> pause() = 0;
+
+  /// Paused machines only. Open vsock connections are not part of the state; the guest sees them reset.
+  virtual Result<MachineState> save() = 0;
+
+  /// Paused machines only; blocks. Writes the memory image: pages of zeros become holes.
+  virtual Result<void> write_memory(int image_fd) = 0;
+
+  /// Connects to a listening vsock port of the guest. `unavailable` if it refuses or the machine stops,
+  /// `deadline_exceeded` if it does not answer in time.
+  virtual asio::awaitable<Result<std::unique_ptr<Stream>>> connect(std::uint32_t port,
+                                                                   std::chrono::milliseconds timeout) = 0;
+
+  /// Ends the machine's guest without waiting; on_stop follows. The object must still be destroyed.
+  virtual void stop() = 0;
+};
+
+}  // namespace cube::vmm
