@@ -1,11 +1,11 @@
 // vmm: microVMs on /dev/kvm (CubeHypervisor in CubeSandbox).
 //
-// A Machine is one virtual machine: memory, vCPU threads, devices. It is booted from an uncompressed 64-bit vmlinux or
-// restored from a MachineState plus a memory image that is mapped MAP_PRIVATE, so that restoring costs no copy and a
-// page is the machine's own only once it has written it.
+// A Machine is one virtual machine: memory, vCPU threads, devices. It is booted from an uncompressed 64-bit
+// vmlinux or restored from a MachineState plus a memory image that is mapped MAP_PRIVATE, so that restoring
+// costs no copy and a page is the machine's own only once it has written it.
 //
-// The library takes open descriptors and gives none back but streams; it opens no path, knows no sandbox id, has no
-// globals. Whatever a guest does ends in its own Machine's `on_stop`, never in an exception or abort.
+// The library takes open descriptors and gives none back but streams; it opens no path, knows no sandbox id,
+// has no globals. Whatever a guest does ends in its own Machine's `on_stop`, never in an exception or abort.
 //
 // Threads: every function is called from the event loop unless it says "blocks", then from a worker.
 // Each vCPU has a thread that does KVM_RUN and hands device work on.
@@ -60,10 +60,10 @@ struct Executors {
 
 /// What both ways of making a machine need.
 struct MachineConfig {
-  std::uint32_t vcpu_count = 1;              ///< 1..max_vcpus
-  std::uint64_t memory_bytes = 512ull << 20; ///< a multiple of page_size, at least 64 MiB
-  std::shared_ptr<BlockBackend> root_disk;   ///< /dev/vda
-  Fd tap;                                    ///< virtio-net backend, opened with IFF_VNET_HDR; none: the device drops everything
+  std::uint32_t vcpu_count = 1;               ///< 1..max_vcpus
+  std::uint64_t memory_bytes = 512ull << 20;  ///< a multiple of page_size, at least 64 MiB
+  std::shared_ptr<BlockBackend> root_disk;    ///< /dev/vda
+  Fd tap;  ///< virtio-net backend, opened with IFF_VNET_HDR; none: the device drops everything
   std::function<void(std::string_view)> on_console;  ///< serial output, in pieces; from any thread
   std::function<void(StopReason)> on_stop;           ///< once, on the loop
 };
@@ -81,10 +81,12 @@ struct MachineState {
 class Machine {
  public:
   /// Blocks. `kvm_fd` is an open /dev/kvm. The machine is created paused.
-  static Result<std::unique_ptr<Machine>> boot(int kvm_fd, Executors executors, MachineConfig config, BootSource source);
+  static Result<std::unique_ptr<Machine>> boot(int kvm_fd, Executors executors, MachineConfig config,
+                                               BootSource source);
 
-  /// Blocks, but does no I/O that grows with the size of memory. `memory_image` holds memory_bytes, low RAM first.
-  /// `corrupt` if the state fails its checks; `conflict` if it was saved on another CPU model or device model.
+  /// Blocks, but does no I/O that grows with the size of memory. `memory_image` holds memory_bytes, low RAM
+  /// first. `corrupt` if the state fails its checks; `conflict` if it was saved on another CPU model or
+  /// device model.
   static Result<std::unique_ptr<Machine>> restore(int kvm_fd, Executors executors, MachineConfig config,
                                                   const MachineState& state, int memory_image_fd);
 
@@ -99,8 +101,9 @@ class Machine {
   /// Paused machines only. Open vsock connections are not part of the state; the guest sees them reset.
   virtual Result<MachineState> save() = 0;
 
-  /// Paused machines only; blocks. Writes the memory image: pages of zeros become holes.
-  virtual Result<void> write_memory(int image_fd) = 0;
+  /// Paused machines only: guest memory in the order of a memory image, low RAM first. Valid while the
+  /// machine is.
+  virtual std::vector<std::span<const std::byte>> memory() const = 0;
 
   /// Connects to a listening vsock port of the guest. `unavailable` if it refuses or the machine stops,
   /// `deadline_exceeded` if it does not answer in time.

@@ -1,0 +1,178 @@
+// http: HTTP/1.1 server and client over any Stream (llhttp parses).
+//
+// One connection carries many requests, for REST and for several sandboxes mixed, so routing is per request.
+// Bodies stream both ways at the same time: one coroutine may read a request's body while another writes its
+// response. Everything runs on the event loop; what a peer can make us hold is bounded by Limits.
+#pragma once
+
+#include <asio/any_io_executor.hpp>
+#include <asio/awaitable.hpp>
+#include <asio/ip/tcp.hpp>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <cube/core.hpp>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace cube::http {
+
+/// In the order they came; names compare without regard to case.
+class Headers {
+ public:
+  Headers() = default;
+  Headers(std::initializer_list<std::pair<std::string, std::string>> fields) : fields_(fields) {}
+
+  void add(std::string name, std::string value) { fields_.emplace_back(std::move(name), std::move(value)); }
+  void set(std::string_view name, std::string value);
+  void remove(std::string_view name);
+  std::optional<std::string_view> get(std::string_view name) const;  ///< the first of that name
+  const std::vector<std::pair<std::string, std::string>>& fields() const { return fields_; }
+
+ private:
+  std::vector<std::pair<std::string, std::string>> fields_;
+};
+
+struct RequestHead {
+  std::string method;
+  std::string target;  ///< as sent, percent-encoded: "/files?path=%2Ftmp"
+  Headers headers;
+
+  std::string_view path() const;   ///< before '?', still percent-encoded
+  std::string_view query() const;  ///< after '?', without it
+};
+
+struct ResponseHead {
+  int status = 200;
+  Headers headers;
+};
+
+struct Limits {
+  std::size_t head_bytes = 64 << 10;  ///< request or status line and headers; more is 431
+  std::size_t header_count = 128;
+  std::size_t connections = 4096;
+  std::chrono::seconds head_timeout{30};   ///< from a request's first byte to the end of its head
+  std::chrono::seconds idle_timeout{300};  ///< between requests
+};
+
+/// One request and its response. Lives until its handler returns.
+class Exchange {
+ public:
+  virtual ~Exchange() = default;
+
+  virtual const RequestHead& request() const = 0;
+  virtual const std::string& remote_address() const = 0;  ///< "127.0.0.1:4711" or "vsock"
+  virtual asio::any_io_executor executor() const = 0;
+
+  /// The next piece of the request's body as it arrives, 0 at its end. Answers "Expect: 100-continue" when
+  /// first called.
+  virtual asio::awaitable<Result<std::size_t>> read_body(asio::mutable_buffer buffer) = 0;
+
+  /// The whole body; `resource_exhausted` as soon as it is known to exceed `limit`.
+  virtual asio::awaitable<Result<std::string>> read_whole_body(std::size_t limit) = 0;
+
+  /// Sends a whole response with Content-Length. The body must be empty for 204 and 304.
+  virtual asio::awaitable<Result<void>> respond(ResponseHead head, std::string body) = 0;
+
+  /// Starts a streamed response: with `Content-Length` if the head has one, else chunked. Then `write` any
+  /// number of times, each piece sent at once, and `finish`. A handler that returns without finishing closes
+  /// the connection.
+  virtual asio::awaitable<Result<void>> begin(ResponseHead head) = 0;
+  virtual asio::awaitable<Result<void>> write(asio::const_buffer piece) = 0;
+  virtual asio::awaitable<Result<void>> finish() = 0;
+
+  /// True once anything of the response was sent.
+  virtual bool started() const = 0;
+
+  /// Called at most once, on the loop, when the client closes the connection before the response is finished.
+  virtual void on_client_gone(std::function<void()> callback) = 0;
+
+  /// Sends the head (101, or 200 for CONNECT) and hands the raw connection over, bytes already read included.
+  virtual asio::awaitable<Result<std::unique_ptr<Stream>>> upgrade(ResponseHead head) = 0;
+};
+
+/// Must not throw; if it does, or returns without a response, the server answers 500 and logs.
+using Handler = std::function<asio::awaitable<void>(Exchange&)>;
+
+class Server {
+ public:
+  Server(asio::any_io_executor loop, Handler handler, Limits limits = {});
+  ~Server();  ///< the same as stop()
+
+  /// Accepts on `address`:`port` (port 0: any). `already_exists` with the address if the port is taken.
+  Result<std::uint16_t> listen(const std::string& address, std::uint16_t port);
+
+  /// Serves one connection made otherwise (vsock); `remote` is for logs.
+  void serve(std::unique_ptr<Stream> connection, std::string remote);
+
+  /// Closes the acceptors and every connection.
+  void stop();
+
+  std::size_t connection_count() const;
+
+ private:
+  struct Impl;
+  std::shared_ptr<Impl> impl_;
+};
+
+/// The client side of one connection: one request at a time, many one after another.
+class ClientConnection {
+ public:
+  explicit ClientConnection(std::unique_ptr<Stream> stream, Limits limits = {});
+  ~ClientConnection();
+  ClientConnection(ClientConnection&&) noexcept;
+  ClientConnection& operator=(ClientConnection&&) noexcept;
+
+  /// Sends a head: framing is Content-Length if the head has one, chunked if it has "Transfer-Encoding:
+  /// chunked", else the request has no body.
+  asio::awaitable<Result<void>> begin(RequestHead head);
+  asio::awaitable<Result<void>> write(asio::const_buffer piece);
+  asio::awaitable<Result<void>> finish();
+
+  /// Skips 100 Continue. May be awaited while another coroutine still writes the request.
+  asio::awaitable<Result<ResponseHead>> read_head();
+  asio::awaitable<Result<std::size_t>> read_body(asio::mutable_buffer buffer);
+  asio::awaitable<Result<std::string>> read_whole_body(std::size_t limit);
+
+  /// True when the last response was read to its end and the peer keeps the connection open.
+  bool reusable() const;
+
+  /// After a 101: the raw connection, bytes already read included.
+  std::unique_ptr<Stream> release();
+
+  void close();
+
+ private:
+  struct Impl;
+  std::shared_ptr<Impl> impl_;
+};
+
+struct Response {
+  int status = 0;
+  Headers headers;
+  std::string body;
+};
+
+/// One request with a whole body, one whole response. Adds Content-Length.
+asio::awaitable<Result<Response>> request(ClientConnection& connection, RequestHead head, std::string body,
+                                          std::size_t response_limit);
+
+/// A TCP connection as a Stream.
+std::unique_ptr<Stream> make_tcp_stream(asio::ip::tcp::socket socket);
+asio::awaitable<Result<std::unique_ptr<Stream>>> connect_tcp(std::string address, std::uint16_t port,
+                                                             std::chrono::milliseconds timeout);
+
+/// "%2F" to "/"; nothing for a malformed escape or a NUL byte. '+' stays '+'.
+std::optional<std::string> percent_decode(std::string_view text);
+
+/// The decoded value of a query parameter, '+' read as space; nothing if absent or malformed.
+std::optional<std::string> query_parameter(std::string_view query, std::string_view name);
+
+std::string_view reason_phrase(int status);
+
+}  // namespace cube::http

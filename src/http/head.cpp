@@ -1,0 +1,278 @@
+#include "http/head.hpp"
+
+#include <llhttp.h>
+
+#include <array>
+#include <cube/core.hpp>
+
+#include "http/text.hpp"
+
+namespace cube::http {
+namespace {
+
+// --- Syntax: what llhttp, loose as distributions compile it, would let pass ----------------------------------
+
+std::optional<Refusal> check_field_lines(std::string_view text, const Limits& limits) {
+  std::size_t count = 0;
+  while (text != "\r\n") {
+    const std::string_view line = text.substr(0, text.find("\r\n"));
+    text.remove_prefix(line.size() + 2);
+    if (++count > limits.header_count) return Refusal{431, "too many header fields"};
+    const std::size_t colon = line.find(':');
+    // A name check refuses folded lines and blanks before the colon as well.
+    if (colon == std::string_view::npos || !is_token(line.substr(0, colon)))
+      return Refusal{400, "malformed header field name"};
+    if (!is_field_value(line.substr(colon + 1)))
+      return Refusal{400, "control character in a header field value"};
+  }
+  return std::nullopt;
+}
+
+std::optional<Refusal> check_version(std::string_view version) {
+  if (version == "HTTP/1.1" || version == "HTTP/1.0") return std::nullopt;
+  const bool plausible = version.size() == 8 && version.starts_with("HTTP/") && version[6] == '.';
+  if (plausible) return Refusal{505, "only HTTP/1.1 and HTTP/1.0 are spoken here"};
+  return Refusal{400, "malformed request line"};
+}
+
+std::optional<Refusal> check_request_line(std::string_view line) {
+  const std::size_t first = line.find(' ');
+  const std::size_t second = first == std::string_view::npos ? first : line.find(' ', first + 1);
+  if (second == std::string_view::npos) return Refusal{400, "malformed request line"};
+  const std::string_view target = line.substr(first + 1, second - first - 1);
+  const bool visible = std::ranges::all_of(target, [](char c) { return c > 0x20 && c < 0x7f; });
+  if (!is_token(line.substr(0, first)) || target.empty() || !visible)
+    return Refusal{400, "malformed request line"};
+  return check_version(line.substr(second + 1));
+}
+
+bool is_status_line(std::string_view line) {
+  if (line.size() < 12 || !line.starts_with("HTTP/1.") || (line[7] != '0' && line[7] != '1') || line[8] != ' ')
+    return false;
+  if (line.size() > 12 && line[12] != ' ') return false;
+  return line[9] >= '1' && line[9] <= '5' && parse_decimal(line.substr(9, 3)) && is_field_value(line.substr(12));
+}
+
+// --- llhttp ----------------------------------------------------------------------------------------------------
+
+struct Collected {
+  std::string method, target, name, value;
+  Headers headers;
+  bool complete = false;
+};
+
+Collected& of(llhttp_t* parser) { return *static_cast<Collected*>(parser->data); }
+
+const llhttp_settings_t& parser_settings() {
+  static const llhttp_settings_t settings = [] {
+    llhttp_settings_t s;
+    llhttp_settings_init(&s);
+    s.on_method = [](llhttp_t* p, const char* at, std::size_t n) { return of(p).method.append(at, n), 0; };
+    s.on_url = [](llhttp_t* p, const char* at, std::size_t n) { return of(p).target.append(at, n), 0; };
+    s.on_header_field = [](llhttp_t* p, const char* at, std::size_t n) { return of(p).name.append(at, n), 0; };
+    s.on_header_value = [](llhttp_t* p, const char* at, std::size_t n) { return of(p).value.append(at, n), 0; };
+    s.on_header_value_complete = [](llhttp_t* p) {
+      Collected& c = of(p);
+      c.headers.add(std::exchange(c.name, {}), std::string(trim(c.value)));
+      c.value.clear();
+      return 0;
+    };
+    // Bodies are BodyReader's business: llhttp stops where the head ends.
+    s.on_headers_complete = [](llhttp_t* p) { return of(p).complete = true, static_cast<int>(HPE_PAUSED); };
+    return s;
+  }();
+  return settings;
+}
+
+llhttp_errno_t run_llhttp(llhttp_type_t type, std::string_view text, llhttp_t& parser, Collected& collected) {
+  llhttp_init(&parser, type, &parser_settings());
+  parser.data = &collected;
+  const llhttp_errno_t error = llhttp_execute(&parser, text.data(), text.size());
+  return collected.complete ? HPE_OK : error;
+}
+
+Refusal refusal_of(llhttp_errno_t error, const llhttp_t& parser) {
+  switch (error) {
+    case HPE_INVALID_METHOD: return {501, "unknown method"};
+    case HPE_INVALID_VERSION: return {505, "only HTTP/1.1 and HTTP/1.0 are spoken here"};
+    case HPE_OK: return {400, "malformed head"};
+    default: return {400, parser.reason != nullptr ? parser.reason : "malformed head"};
+  }
+}
+
+// --- Framing ---------------------------------------------------------------------------------------------------
+
+std::size_t count_of(const Headers& headers, std::string_view name) {
+  return static_cast<std::size_t>(std::ranges::count_if(
+      headers.fields(), [&](const auto& field) { return same_ignoring_case(field.first, name); }));
+}
+
+// Everything two parsers could read differently is refused.
+std::variant<Framing, Refusal> framing_of(const Headers& headers, bool http_1_0) {
+  const auto coding = headers.get("transfer-encoding");
+  const auto length = headers.get("content-length");
+  if (coding) {
+    if (length) return Refusal{400, "both Content-Length and Transfer-Encoding"};
+    if (http_1_0) return Refusal{400, "Transfer-Encoding in HTTP/1.0"};
+    if (count_of(headers, "transfer-encoding") > 1) return Refusal{400, "more than one Transfer-Encoding"};
+    if (!same_ignoring_case(*coding, "chunked")) return Refusal{501, "only the chunked transfer coding is known"};
+    return Framing{Framing::Kind::chunked, 0};
+  }
+  if (!length) return Framing{};
+  if (count_of(headers, "content-length") > 1) return Refusal{400, "more than one Content-Length"};
+  const bool digits = !length->empty() && length->find_first_not_of("0123456789") == std::string_view::npos;
+  if (!digits) return Refusal{400, "malformed Content-Length"};
+  const auto number = parse_decimal(*length);
+  if (!number) return Refusal{413, "the body is too large"};
+  return Framing{Framing::Kind::length, *number};
+}
+
+bool keeps_alive(const Headers& headers, bool http_1_0) {
+  if (has_token(headers, "connection", "close")) return false;
+  return !http_1_0 || has_token(headers, "connection", "keep-alive");
+}
+
+// "http://host/path" to Host and "/path".
+bool make_origin_form(RequestHead& head) {
+  const std::size_t scheme_end = head.target.find("://");
+  const std::string_view scheme = std::string_view(head.target).substr(0, std::min(scheme_end, head.target.size()));
+  if (!same_ignoring_case(scheme, "http") && !same_ignoring_case(scheme, "https")) return false;
+  const std::size_t start = scheme_end + 3;
+  const std::size_t end = std::min(head.target.find_first_of("/?", start), head.target.size());
+  std::string authority = head.target.substr(start, end - start);
+  if (authority.empty() || authority.find('@') != std::string::npos) return false;
+  std::string path = head.target.substr(end);
+  if (!path.starts_with('/')) path.insert(path.begin(), '/');
+  head.headers.set("Host", std::move(authority));
+  head.target = std::move(path);
+  return true;
+}
+
+std::optional<Refusal> check_target_and_host(ParsedRequest& request) {
+  RequestHead& head = request.head;
+  const std::size_t hosts = count_of(head.headers, "host");
+  if (hosts > 1) return Refusal{400, "more than one Host"};
+  if (hosts == 0 && !request.http_1_0) return Refusal{400, "missing Host"};
+  if (head.method == "CONNECT") {
+    if (request.framing.kind != Framing::Kind::none) return Refusal{400, "CONNECT with a body"};
+    return std::nullopt;
+  }
+  if (head.target.starts_with('/') || (head.target == "*" && head.method == "OPTIONS")) return std::nullopt;
+  if (make_origin_form(head)) return std::nullopt;
+  return Refusal{400, "malformed request target"};
+}
+
+std::string field_lines(const Headers& headers) {
+  std::string text;
+  for (const auto& [name, value] : headers.fields()) text.append(name).append(": ").append(value).append("\r\n");
+  return text += "\r\n";
+}
+
+}  // namespace
+
+HeadCollector::State HeadCollector::end_line() {
+  const std::size_t length = text_.size() - line_start_;
+  if (length < 2 || text_[text_.size() - 2] != '\r') return State::malformed;
+  if (length > 2) {
+    line_start_ = text_.size();
+    return State::more;
+  }
+  if (line_start_ > 0) return State::complete;
+  text_.clear();
+  return ++skipped_ > 4 ? State::malformed : State::more;
+}
+
+HeadCollector::State HeadCollector::feed(std::string_view input, std::size_t& consumed) {
+  consumed = 0;
+  while (consumed < input.size()) {
+    const std::string_view rest = input.substr(consumed);
+    const std::size_t newline = rest.find('\n');
+    const std::size_t count = std::min(newline == std::string_view::npos ? rest.size() : newline + 1,
+                                       limit_ - std::min(limit_, text_.size()) + 1);
+    text_.append(rest.substr(0, count));
+    consumed += count;
+    if (text_.size() > limit_) return State::too_large;
+    if (text_.back() != '\n') continue;
+    const State state = end_line();
+    if (state != State::more) return state;
+  }
+  return State::more;
+}
+
+std::variant<ParsedRequest, Refusal> parse_request_head(std::string_view text, const Limits& limits) {
+  const std::size_t line_end = text.find("\r\n");
+  if (line_end == std::string_view::npos) return Refusal{400, "malformed request line"};
+  if (auto refusal = check_request_line(text.substr(0, line_end))) return *refusal;
+  if (auto refusal = check_field_lines(text.substr(line_end + 2), limits)) return *refusal;
+
+  llhttp_t parser;
+  Collected collected;
+  const llhttp_errno_t error = run_llhttp(HTTP_REQUEST, text, parser, collected);
+  if (!collected.complete) return refusal_of(error, parser);
+
+  ParsedRequest request;
+  request.head = {std::move(collected.method), std::move(collected.target), std::move(collected.headers)};
+  request.http_1_0 = parser.http_minor == 0;
+  auto framing = framing_of(request.head.headers, request.http_1_0);
+  if (auto* refusal = std::get_if<Refusal>(&framing)) return *refusal;
+  request.framing = std::get<Framing>(framing);
+  if (auto refusal = check_target_and_host(request)) return *refusal;
+  request.keep_alive = keeps_alive(request.head.headers, request.http_1_0);
+  request.expects_continue = !request.http_1_0 && has_token(request.head.headers, "expect", "100-continue");
+  return request;
+}
+
+Result<ParsedResponse> parse_response_head(std::string_view text, const Limits& limits, bool answers_head) {
+  const std::size_t line_end = text.find("\r\n");
+  if (line_end == std::string_view::npos || !is_status_line(text.substr(0, line_end)))
+    return make_error(ErrorCode::unavailable, "the answer is not HTTP/1.x");
+  if (auto refusal = check_field_lines(text.substr(line_end + 2), limits))
+    return make_error(ErrorCode::unavailable, "malformed answer: " + refusal->message);
+
+  llhttp_t parser;
+  Collected collected;
+  run_llhttp(HTTP_RESPONSE, text, parser, collected);
+  if (!collected.complete) return make_error(ErrorCode::unavailable, "malformed answer");
+
+  ParsedResponse response;
+  const bool http_1_0 = parser.http_minor == 0;
+  response.head = {parser.status_code, std::move(collected.headers)};
+  response.keep_alive = keeps_alive(response.head.headers, http_1_0);
+  const int status = response.head.status;
+  if (answers_head || status < 200 || status == 204 || status == 304) return response;
+  auto framing = framing_of(response.head.headers, http_1_0);
+  if (auto* refusal = std::get_if<Refusal>(&framing))
+    return make_error(ErrorCode::unavailable, "malformed answer: " + refusal->message);
+  response.framing = std::get<Framing>(framing);
+  if (response.framing.kind == Framing::Kind::none) {
+    response.framing.kind = Framing::Kind::until_end;
+    response.keep_alive = false;
+  }
+  return response;
+}
+
+Result<void> check_headers(const Headers& headers) {
+  for (const auto& [name, value] : headers.fields()) {
+    if (!is_token(name)) return make_error(ErrorCode::invalid_argument, "malformed header name", name);
+    if (!is_field_value(value))
+      return make_error(ErrorCode::invalid_argument, "line break or control character in a header value", name);
+  }
+  return {};
+}
+
+std::string write_request_head(const RequestHead& head) {
+  return head.method + " " + head.target + " HTTP/1.1\r\n" + field_lines(head.headers);
+}
+
+std::string write_response_head(const ResponseHead& head) {
+  std::string text = "HTTP/1.1 " + std::to_string(head.status) + " ";
+  return text.append(reason_phrase(head.status)).append("\r\n").append(field_lines(head.headers));
+}
+
+std::string error_body(int status, std::string_view message) {
+  JsonWriter json;
+  json.begin_object().key("code").value(status).key("message").value(message).end_object();
+  return json.take();
+}
+
+}  // namespace cube::http

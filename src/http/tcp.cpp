@@ -1,0 +1,103 @@
+// TCP sockets as streams.
+#include <netinet/tcp.h>
+
+#include <asio/connect.hpp>
+#include <asio/redirect_error.hpp>
+#include <asio/steady_timer.hpp>
+#include <asio/this_coro.hpp>
+#include <asio/use_awaitable.hpp>
+#include <asio/write.hpp>
+#include <cube/http.hpp>
+
+namespace cube::http {
+namespace {
+
+using Socket = asio::ip::tcp::socket;
+
+Error socket_error(const asio::error_code& error, const char* operation) {
+  if (error == asio::error::operation_aborted || error == asio::error::bad_descriptor)
+    return make_error(ErrorCode::cancelled, "the connection was closed");
+  Error result = os_error(error.value(), operation);
+  if (error == asio::error::connection_reset || error == asio::error::broken_pipe ||
+      error == asio::error::connection_refused || error == asio::error::host_unreachable ||
+      error == asio::error::network_unreachable)
+    result.code = ErrorCode::unavailable;
+  return result;
+}
+
+// The coroutines share the socket: a stream destroyed under an outstanding operation ends it, nothing dangles.
+asio::awaitable<Result<std::size_t>> read_some(std::shared_ptr<Socket> socket, asio::mutable_buffer buffer) {
+  asio::error_code error;
+  const std::size_t count = co_await socket->async_read_some(buffer, asio::redirect_error(asio::use_awaitable, error));
+  if (error == asio::error::eof) co_return std::size_t{0};
+  if (error) co_return socket_error(error, "receive");
+  co_return count;
+}
+
+asio::awaitable<Result<void>> write_all(std::shared_ptr<Socket> socket, asio::const_buffer buffer) {
+  asio::error_code error;
+  co_await asio::async_write(*socket, buffer, asio::redirect_error(asio::use_awaitable, error));
+  if (error) co_return socket_error(error, "send");
+  co_return Result<void>{};
+}
+
+class TcpStream final : public Stream {
+ public:
+  explicit TcpStream(Socket socket) : socket_(std::make_shared<Socket>(std::move(socket))) {
+    asio::error_code ignored;  // a peer that is gone already shows on the first read
+    socket_->set_option(asio::ip::tcp::no_delay(true), ignored);
+    socket_->set_option(asio::socket_base::keep_alive(true), ignored);
+  }
+  ~TcpStream() override { close(); }
+
+  asio::awaitable<Result<std::size_t>> read_some(asio::mutable_buffer buffer) override {
+    return http::read_some(socket_, buffer);
+  }
+  asio::awaitable<Result<void>> write(asio::const_buffer buffer) override { return write_all(socket_, buffer); }
+  void shutdown_write() override {
+    asio::error_code ignored;
+    socket_->shutdown(Socket::shutdown_send, ignored);
+  }
+  void close() override {
+    asio::error_code ignored;
+    socket_->close(ignored);
+  }
+
+ private:
+  std::shared_ptr<Socket> socket_;
+};
+
+}  // namespace
+
+std::unique_ptr<Stream> make_tcp_stream(asio::ip::tcp::socket socket) {
+  return std::make_unique<TcpStream>(std::move(socket));
+}
+
+asio::awaitable<Result<std::unique_ptr<Stream>>> connect_tcp(std::string address, std::uint16_t port,
+                                                             std::chrono::milliseconds timeout) {
+  asio::error_code error;
+  const auto ip = asio::ip::make_address(address == "localhost" ? "127.0.0.1" : address, error);
+  if (error) co_return make_error(ErrorCode::invalid_argument, "not an IP address", address);
+  const std::string object = address + ":" + std::to_string(port);
+
+  auto socket = std::make_shared<Socket>(co_await asio::this_coro::executor);
+  asio::steady_timer timer(socket->get_executor(), timeout);
+  auto expired = std::make_shared<bool>(false);
+  timer.async_wait([socket, expired](const asio::error_code& cancelled) {
+    if (cancelled) return;
+    *expired = true;
+    asio::error_code ignored;
+    socket->close(ignored);
+  });
+  co_await socket->async_connect({ip, port}, asio::redirect_error(asio::use_awaitable, error));
+  timer.cancel();
+  if (*expired) co_return make_error(ErrorCode::deadline_exceeded, "no answer to connect", object);
+  if (error) {
+    Error failed = socket_error(error, "connect");
+    failed.object = object;
+    co_return failed;
+  }
+  co_return make_tcp_stream(std::move(*socket));
+}
+
+}  // namespace cube::http

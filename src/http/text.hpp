@@ -1,0 +1,65 @@
+// The character classes of RFC 9110 and comparison without regard to case (ASCII only, whatever the locale).
+#pragma once
+
+#include <algorithm>
+#include <cube/http.hpp>
+#include <optional>
+#include <string_view>
+
+namespace cube::http {
+
+constexpr char lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + ('a' - 'A')) : c; }
+
+constexpr bool same_ignoring_case(std::string_view a, std::string_view b) {
+  return std::ranges::equal(a, b, {}, lower, lower);
+}
+
+/// tchar: what methods and header names are made of.
+constexpr bool is_token_character(char c) {
+  return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
+         std::string_view("!#$%&'*+-.^_`|~").find(c) != std::string_view::npos;
+}
+
+constexpr bool is_token(std::string_view text) {
+  return !text.empty() && std::ranges::all_of(text, is_token_character);
+}
+
+/// Visible characters, blanks and bytes above ASCII; never CR, LF, NUL or another control character.
+constexpr bool is_field_value(std::string_view text) {
+  return std::ranges::all_of(text, [](char c) {
+    const auto byte = static_cast<unsigned char>(c);
+    return c == '\t' || (byte >= 0x20 && byte != 0x7f);
+  });
+}
+
+constexpr std::string_view trim(std::string_view text) {
+  while (!text.empty() && (text.front() == ' ' || text.front() == '\t')) text.remove_prefix(1);
+  while (!text.empty() && (text.back() == ' ' || text.back() == '\t')) text.remove_suffix(1);
+  return text;
+}
+
+/// True if a header of that name lists `token`: has_token(headers, "connection", "upgrade").
+inline bool has_token(const Headers& headers, std::string_view name, std::string_view token) {
+  for (const auto& [field, value] : headers.fields()) {
+    if (!same_ignoring_case(field, name)) continue;
+    for (std::string_view rest = value; !rest.empty();) {
+      const std::string_view item = rest.substr(0, rest.find(','));
+      rest.remove_prefix(std::min(rest.size(), item.size() + 1));
+      if (same_ignoring_case(trim(item), token)) return true;
+    }
+  }
+  return false;
+}
+
+/// Digits only, without sign; nothing if it does not fit or is not a number.
+constexpr std::optional<std::uint64_t> parse_decimal(std::string_view text) {
+  if (text.empty() || text.size() > 18) return std::nullopt;
+  std::uint64_t number = 0;
+  for (const char c : text) {
+    if (c < '0' || c > '9') return std::nullopt;
+    number = number * 10 + static_cast<std::uint64_t>(c - '0');
+  }
+  return number;
+}
+
+}  // namespace cube::http

@@ -1,0 +1,73 @@
+#include "vmm/guest_memory.hpp"
+
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cube/vmm.hpp>
+
+namespace cube::vmm {
+namespace {
+
+Result<std::span<std::byte>> map(std::uint64_t bytes, int flags, int fd) {
+  if (bytes == 0 || bytes % page_size != 0)
+    return make_error(ErrorCode::invalid_argument, "the memory size must be a multiple of 4096 bytes");
+  void* address = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, flags | MAP_PRIVATE | MAP_NORESERVE, fd, 0);
+  if (address == MAP_FAILED) return os_error(errno, "cannot map guest memory");
+  // A fork of the daemon (to run a tool) must neither see guests nor make their pages copy-on-write.
+  ::madvise(address, bytes, MADV_DONTFORK);
+  return std::span(static_cast<std::byte*>(address), bytes);
+}
+
+}  // namespace
+
+Result<GuestMemory> GuestMemory::map_anonymous(std::uint64_t bytes) {
+  auto mapping = map(bytes, MAP_ANONYMOUS, -1);
+  if (!mapping) return std::move(mapping).error();
+  return GuestMemory(*mapping);
+}
+
+Result<GuestMemory> GuestMemory::map_image(int image_fd, std::uint64_t bytes) {
+  struct stat status {};
+  if (::fstat(image_fd, &status) != 0) return os_error(errno, "cannot inspect the memory image");
+  if (static_cast<std::uint64_t>(status.st_size) < bytes)
+    return make_error(ErrorCode::corrupt, "the memory image is shorter than the guest's memory");
+  auto mapping = map(bytes, 0, image_fd);
+  if (!mapping) return std::move(mapping).error();
+  return GuestMemory(*mapping);
+}
+
+GuestMemory::GuestMemory(std::span<std::byte> mapping) : mapping_(mapping) {
+  const std::uint64_t low = std::min<std::uint64_t>(mapping.size(), mmio_gap_start);
+  regions_[region_count_++] = {0, 0, mapping.first(low)};
+  if (mapping.size() > low) regions_[region_count_++] = {mmio_gap_end, low, mapping.subspan(low)};
+}
+
+GuestMemory::GuestMemory(GuestMemory&& other) noexcept
+    : mapping_(std::exchange(other.mapping_, {})),
+      regions_(other.regions_),
+      region_count_(std::exchange(other.region_count_, 0)) {}
+
+GuestMemory& GuestMemory::operator=(GuestMemory&& other) noexcept {
+  std::swap(mapping_, other.mapping_);
+  std::swap(regions_, other.regions_);
+  std::swap(region_count_, other.region_count_);
+  return *this;
+}
+
+GuestMemory::~GuestMemory() {
+  if (!mapping_.empty()) ::munmap(mapping_.data(), mapping_.size());
+}
+
+Result<std::span<std::byte>> GuestMemory::slice(std::uint64_t guest_address, std::uint64_t length) const {
+  for (const MemoryRegion& region : regions()) {
+    if (guest_address < region.guest_address) continue;
+    const std::uint64_t offset = guest_address - region.guest_address;
+    if (offset <= region.host.size() && length <= region.host.size() - offset)
+      return region.host.subspan(offset, length);
+  }
+  return make_error(ErrorCode::guest, "an address outside the guest's memory");
+}
+
+}  // namespace cube::vmm

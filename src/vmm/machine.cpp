@@ -1,0 +1,288 @@
+// The machine: what was made in the right order, and the way between its vCPUs and devices.
+#include <asio/post.hpp>
+#include <atomic>
+#include <cube/vmm.hpp>
+
+#include "vmm/arch/x86_64/acpi.hpp"
+#include "vmm/arch/x86_64/boot.hpp"
+#include "vmm/arch/x86_64/cpuid.hpp"
+#include "vmm/arch/x86_64/ioapic.hpp"
+#include "vmm/arch/x86_64/layout.hpp"
+#include "vmm/arch/x86_64/serial.hpp"
+#include "vmm/kvm.hpp"
+#include "vmm/machine_state.hpp"
+#include "vmm/vcpu_thread.hpp"
+#include "vmm/virtio/device.hpp"
+
+namespace cube::vmm {
+namespace {
+
+using namespace x86_64;
+
+constexpr std::uint64_t least_memory = 64ull << 20;
+constexpr std::uint64_t guest_cid = 3;  // every guest's: vsock never leaves this process
+constexpr std::array<std::uint8_t, 6> guest_mac = {0x02, 0x00, 0x00, 0x00, 0x00, 0x01};  // every guest's
+
+// The order of the devices' windows and pins, part of the state's format.
+enum Slot : std::size_t { slot_block, slot_net, slot_vsock, slot_entropy, slot_balloon, slot_count };
+
+DeviceWindow window_of(std::size_t slot) {
+  return {virtio_mmio_base + slot * virtio_mmio_window, virtio_mmio_window,
+          first_virtio_pin + static_cast<std::uint32_t>(slot)};
+}
+
+Result<void> check(const MachineConfig& config) {
+  if (config.vcpu_count == 0 || config.vcpu_count > max_vcpus)
+    return make_error(ErrorCode::invalid_argument,
+                      "a machine has 1 to " + std::to_string(max_vcpus) + " vCPUs");
+  if (config.memory_bytes < least_memory || config.memory_bytes % page_size != 0)
+    return make_error(ErrorCode::invalid_argument, "guest memory must be whole pages and at least 64 MiB");
+  return {};
+}
+
+class MachineImpl final : public Machine, private ExitHandler {
+ public:
+  MachineImpl(Executors executors, MachineConfig config, GuestMemory memory, Vm vm)
+      : executors_(std::move(executors)),
+        config_(std::move(config)),
+        memory_(std::make_shared<const GuestMemory>(std::move(memory))),
+        vm_(std::move(vm)),
+        ioapic_([this](std::uint32_t address, std::uint32_t data) { deliver(address, data); }),
+        serial_(config_.on_console, [this] { ioapic_.raise(serial_pin); }) {}
+
+  ~MachineImpl() override {
+    stop();
+    vcpus_.clear();
+    for (const auto& device : devices_)
+      if (device) device->shut_down();
+  }
+
+  /// What boot and restore share; the order of calls is explained in kvm.hpp.
+  Result<void> assemble(int kvm_fd) {
+    std::uint32_t slot = 0;
+    for (const MemoryRegion& region : memory_->regions())
+      CUBE_TRY(vm_.set_memory_slot(slot++, region.guest_address, region.host));
+    CUBE_TRY(vm_.set_identity_map_address(identity_map_address));
+    CUBE_TRY(vm_.set_tss_address(tss_address));
+    CUBE_TRY(vm_.enable_split_irqchip(ioapic_pins));
+    CUBE_TRY(create_vcpus(kvm_fd));
+    create_devices();
+    return {};
+  }
+
+  Result<void> prepare_boot(const BootSource& source) {
+    const auto entry = load_kernel(*memory_, source.kernel_fd);
+    if (!entry) return entry.error();
+    CUBE_TRY(write_boot_data(*memory_, source.command_line));
+    std::array<DeviceWindow, slot_count> windows;
+    for (std::size_t slot = 0; slot < slot_count; ++slot) windows[slot] = window_of(slot);
+    CUBE_TRY(write_acpi_tables(*memory_, config_.vcpu_count, windows));
+    return set_boot_state(vcpus_.front()->vcpu(), *entry);
+  }
+
+  Result<void> apply(const MachineRecord& record) {
+    if (record.cpu_fingerprint != fingerprint_)
+      return make_error(ErrorCode::conflict,
+                        "the snapshot was made on another processor model; build the template on this host");
+    if (record.vcpus.size() != vcpus_.size() || record.memory_bytes != config_.memory_bytes ||
+        record.devices.size() != slot_count)
+      return make_error(ErrorCode::conflict, "the snapshot was made with another machine shape");
+    CUBE_TRY(vm_.set_clock(
+        {.clock = record.clock.clock, .flags = 0, .pad0 = 0, .realtime = 0, .host_tsc = 0, .pad = {}}));
+    for (std::size_t i = 0; i < vcpus_.size(); ++i)
+      CUBE_TRY(restore_vcpu(vcpus_[i]->vcpu(), record.vcpus[i]));
+    ioapic_.restore(record.ioapic);
+    serial_.restore(record.serial);
+    for (std::size_t slot = 0; slot < slot_count; ++slot)
+      CUBE_TRY(devices_[slot]->restore(record.devices[slot]));
+    return {};
+  }
+
+  Result<void> resume() override {
+    if (stopped_) return make_error(ErrorCode::unavailable, "the machine has stopped");
+    for (const auto& device : devices_) device->resume();
+    for (const auto& vcpu : vcpus_) vcpu->resume();
+    return {};
+  }
+
+  Result<void> pause() override {
+    for (const auto& vcpu : vcpus_) vcpu->request_pause();
+    for (const auto& vcpu : vcpus_) vcpu->wait_parked();
+    for (const auto& device : devices_) device->quiesce();
+    if (stopped_) return make_error(ErrorCode::unavailable, "the machine has stopped");
+    return {};
+  }
+
+  Result<MachineState> save() override {
+    MachineRecord record;
+    record.cpu_fingerprint = fingerprint_;
+    record.memory_bytes = config_.memory_bytes;
+    for (const auto& vcpu : vcpus_) {
+      auto state = save_vcpu(vcpu->vcpu(), msrs_);
+      if (!state) return std::move(state).error();
+      record.vcpus.push_back(std::move(*state));
+    }
+    const auto clock = vm_.clock();
+    if (!clock) return clock.error();
+    record.clock = *clock;
+    record.ioapic = ioapic_.save();
+    record.serial = serial_.save();
+    for (const auto& device : devices_) record.devices.push_back(device->save());
+    return encode(record);
+  }
+
+  std::vector<std::span<const std::byte>> memory() const override {
+    std::vector<std::span<const std::byte>> spans;
+    for (const MemoryRegion& region : memory_->regions()) spans.emplace_back(region.host);
+    return spans;
+  }
+
+  asio::awaitable<Result<std::unique_ptr<Stream>>> connect(std::uint32_t port,
+                                                           std::chrono::milliseconds timeout) override {
+    return vsock_->connect(port, timeout);
+  }
+
+  void stop() override { fail(StopReason::Kind::requested, "stopped"); }
+
+ private:
+  Result<void> create_vcpus(int kvm_fd) {
+    auto supported = supported_cpuid(kvm_fd);
+    if (!supported) return std::move(supported).error();
+    fingerprint_ = cpu_fingerprint(*supported);
+    auto known = msr_index_list(kvm_fd);
+    if (!known) return std::move(known).error();
+    msrs_ = msrs_to_save(*known);
+    for (std::uint32_t i = 0; i < config_.vcpu_count; ++i) {
+      auto vcpu = vm_.create_vcpu(i, kvm_fd);
+      if (!vcpu) return std::move(vcpu).error();
+      CUBE_TRY(set_cpuid(*vcpu, cpuid_for(*supported, i, config_.vcpu_count)));
+      vcpus_.push_back(std::make_unique<VcpuThread>(std::move(*vcpu), static_cast<ExitHandler&>(*this), i));
+    }
+    return {};
+  }
+
+  void create_devices() {
+    const auto attach = [this](Slot slot) {
+      return virtio::Attachment{
+          memory_, [this, pin = window_of(slot).pin] { ioapic_.raise(pin); },
+          [this](Error error) { fail(StopReason::Kind::guest_error, error.describe()); }};
+    };
+    devices_[slot_block] =
+        virtio::make_block_device(attach(slot_block), executors_.workers, config_.root_disk);
+    devices_[slot_net] =
+        virtio::make_net_device(attach(slot_net), executors_.loop, std::move(config_.tap), guest_mac);
+    vsock_ = virtio::make_vsock_device(attach(slot_vsock), executors_.loop, guest_cid);
+    devices_[slot_vsock] = vsock_;
+    devices_[slot_entropy] = virtio::make_entropy_device(attach(slot_entropy), executors_.workers);
+    devices_[slot_balloon] = virtio::make_balloon_device(attach(slot_balloon), executors_.workers);
+  }
+
+  void deliver(std::uint32_t address, std::uint32_t data) {
+    if (const auto sent = vm_.signal_msi(address, data); !sent.ok())
+      fail(StopReason::Kind::host_error, sent.error().describe());
+  }
+
+  /// Ends the guest; the first reason counts. Safe from any thread, never waits.
+  void fail(StopReason::Kind kind, std::string detail) {
+    if (stopped_.exchange(true)) return;
+    for (const auto& vcpu : vcpus_) vcpu->request_stop();
+    if (config_.on_stop)
+      asio::post(executors_.loop, [on_stop = config_.on_stop, reason = StopReason{kind, std::move(detail)}] {
+        on_stop(reason);
+      });
+  }
+
+  /// The device whose window holds an access, and the offset inside.
+  std::pair<virtio::MmioDevice*, std::uint64_t> device_at(std::uint64_t address, std::size_t length) const {
+    if (address < virtio_mmio_base) return {};
+    const std::uint64_t slot = (address - virtio_mmio_base) / virtio_mmio_window;
+    const std::uint64_t offset = (address - virtio_mmio_base) % virtio_mmio_window;
+    if (slot >= slot_count || offset + length > virtio_mmio_window) return {};
+    return {devices_[slot].get(), offset};
+  }
+
+  void read_mmio(std::uint64_t address, std::span<std::byte> data) override {
+    if (address - ioapic_address < ioapic_window) return ioapic_.read(address - ioapic_address, data);
+    const auto [device, offset] = device_at(address, data.size());
+    if (device != nullptr) return device->read(offset, data);
+    std::ranges::fill(data, std::byte{0xff});
+  }
+
+  void write_mmio(std::uint64_t address, std::span<const std::byte> data) override {
+    if (address - ioapic_address < ioapic_window) return ioapic_.write(address - ioapic_address, data);
+    if (const auto [device, offset] = device_at(address, data.size()); device != nullptr)
+      device->write(offset, data);
+  }
+
+  void read_port(std::uint16_t port, std::span<std::byte> data) override {
+    std::ranges::fill(data, std::byte{0xff});
+    if (port >= serial_port && port < serial_port + 8)
+      data[0] = std::byte{serial_.read(static_cast<std::uint16_t>(port - serial_port))};
+    if (port == keyboard_controller_port) data[0] = std::byte{0};  // ready for a command
+  }
+
+  void write_port(std::uint16_t port, std::span<const std::byte> data) override {
+    constexpr std::byte pulse_reset_line{0xfe};
+    if (port >= serial_port && port < serial_port + 8)
+      serial_.write(static_cast<std::uint16_t>(port - serial_port), std::to_integer<std::uint8_t>(data[0]));
+    if (port == keyboard_controller_port && data[0] == pulse_reset_line) on_reset("keyboard controller");
+  }
+
+  void on_reset(std::string detail) override { fail(StopReason::Kind::reset, std::move(detail)); }
+  void on_guest_error(std::string detail) override { fail(StopReason::Kind::guest_error, std::move(detail)); }
+  void on_host_error(std::string detail) override { fail(StopReason::Kind::host_error, std::move(detail)); }
+
+  // Destroyed from the bottom: threads and devices before the tables they call, KVM before the memory it
+  // maps.
+  Executors executors_;
+  MachineConfig config_;
+  std::shared_ptr<const GuestMemory> memory_;
+  Vm vm_;
+  IoApic ioapic_;
+  Serial serial_;
+  std::uint64_t fingerprint_ = 0;
+  std::vector<std::uint32_t> msrs_;
+  std::atomic<bool> stopped_ = false;
+  std::shared_ptr<virtio::VsockDevice> vsock_;
+  std::array<std::shared_ptr<virtio::MmioDevice>, slot_count> devices_;
+  std::vector<std::unique_ptr<VcpuThread>> vcpus_;
+};
+
+Result<std::unique_ptr<MachineImpl>> make(int kvm_fd, Executors executors, MachineConfig config,
+                                          Result<GuestMemory> memory) {
+  if (!memory) return std::move(memory).error();
+  auto vm = create_vm(kvm_fd);
+  if (!vm) return std::move(vm).error();
+  auto machine = std::make_unique<MachineImpl>(std::move(executors), std::move(config), std::move(*memory),
+                                               std::move(*vm));
+  CUBE_TRY(machine->assemble(kvm_fd));
+  return machine;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Machine>> Machine::boot(int kvm_fd, Executors executors, MachineConfig config,
+                                               BootSource source) {
+  CUBE_TRY(check_kvm(kvm_fd));
+  CUBE_TRY(check(config));
+  const std::uint64_t bytes = config.memory_bytes;
+  auto machine = make(kvm_fd, std::move(executors), std::move(config), GuestMemory::map_anonymous(bytes));
+  if (!machine) return std::move(machine).error();
+  CUBE_TRY((*machine)->prepare_boot(source));
+  return std::unique_ptr<Machine>(std::move(*machine));
+}
+
+Result<std::unique_ptr<Machine>> Machine::restore(int kvm_fd, Executors executors, MachineConfig config,
+                                                  const MachineState& state, int memory_image_fd) {
+  CUBE_TRY(check(config));
+  const auto record = decode(state);
+  if (!record) return record.error();
+  const std::uint64_t bytes = config.memory_bytes;
+  auto machine =
+      make(kvm_fd, std::move(executors), std::move(config), GuestMemory::map_image(memory_image_fd, bytes));
+  if (!machine) return std::move(machine).error();
+  CUBE_TRY((*machine)->apply(*record));
+  return std::unique_ptr<Machine>(std::move(*machine));
+}
+
+}  // namespace cube::vmm

@@ -1,0 +1,67 @@
+// A vCPU's thread: KVM_RUN, and the exits it leads to. It can be parked at an instruction boundary with no
+// exit half done, which is where its state may be saved.
+#pragma once
+
+#include <condition_variable>
+#include <functional>
+#include <mutex>
+#include <span>
+#include <string>
+#include <thread>
+
+#include "vmm/kvm.hpp"
+
+namespace cube::vmm {
+
+/// Where a vCPU's accesses to ports and to memory without RAM go. Called on the vCPU's thread.
+class ExitHandler {
+ public:
+  virtual ~ExitHandler() = default;
+  virtual void read_port(std::uint16_t port, std::span<std::byte> data) = 0;
+  virtual void write_port(std::uint16_t port, std::span<const std::byte> data) = 0;
+  virtual void read_mmio(std::uint64_t address, std::span<std::byte> data) = 0;
+  virtual void write_mmio(std::uint64_t address, std::span<const std::byte> data) = 0;
+
+  /// The vCPU cannot go on; its thread parks for good.
+  virtual void on_reset(std::string detail) = 0;
+  virtual void on_guest_error(std::string detail) = 0;
+  virtual void on_host_error(std::string detail) = 0;
+};
+
+class VcpuThread {
+ public:
+  VcpuThread(Vcpu vcpu, ExitHandler& handler, std::uint32_t index);
+  ~VcpuThread();  ///< stops and joins
+  VcpuThread(const VcpuThread&) = delete;
+  VcpuThread& operator=(const VcpuThread&) = delete;
+
+  void resume();
+  void request_pause();  ///< returns at once
+  void wait_parked();
+
+  /// Leaves KVM_RUN for good, without waiting. Safe from any thread, the vCPU's own included.
+  void request_stop();
+
+  /// Parked threads only.
+  Vcpu& vcpu() { return vcpu_; }
+
+ private:
+  enum class Command { park, run, quit };
+
+  void main();
+  bool obey();
+  void run_until_interrupted();
+  bool handle_exit();
+  void handle_port_exit();
+  void kick();
+
+  Vcpu vcpu_;
+  ExitHandler& handler_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  Command command_ = Command::park;
+  bool parked_ = false;
+  std::thread thread_;
+};
+
+}  // namespace cube::vmm
