@@ -107,6 +107,13 @@ void Transport::read(std::uint64_t offset, std::span<std::byte> data) {
   std::memcpy(data.data(), &value, sizeof value);
 }
 
+void Transport::copy_config(std::span<const std::byte> config, std::uint64_t offset,
+                            std::span<std::byte> data) {
+  if (offset >= config.size()) return;
+  const auto part = config.subspan(offset, std::min<std::size_t>(data.size(), config.size() - offset));
+  std::ranges::copy(part, data.begin());
+}
+
 void Transport::write(std::uint64_t offset, std::span<const std::byte> data) {
   if (offset >= config_space) return;  // no device here has a field to write
   if (data.size() != sizeof(std::uint32_t) || offset % sizeof(std::uint32_t) != 0) return;

@@ -80,6 +80,9 @@ class Transport : public virtual MmioDevice, public std::enable_shared_from_this
   Queue& queue(std::size_t index) { return queues_[index]; }
   const GuestMemory& memory() const { return *attachment_.memory; }
 
+  /// `read_config` of a device whose space is the bytes of a struct.
+  static void copy_config(std::span<const std::byte> config, std::uint64_t offset, std::span<std::byte> data);
+
   /// Answers one request; how many bytes of its writable buffers were filled.
   using RequestHandler = std::function<Result<std::uint32_t>(const Chain&)>;
 
