@@ -1,5 +1,5 @@
-// A guest for tests of virtio-vsock: the driver's side of the rings in real GuestMemory, kicks by the rules of
-// the event index, packets in and out. What it sends is up to the test.
+// A guest for tests of virtio-vsock: the driver's side of the rings in real GuestMemory, kicks by the rules
+// of the event index, packets in and out. What it sends is up to the test.
 #pragma once
 
 #include <array>
@@ -22,7 +22,8 @@ namespace cube::vmm::virtio::test {
 
 constexpr std::uint64_t guest_cid = 3;
 
-/// The driver's side of one split virtqueue. Chains of up to two descriptors; their number is the chain's name.
+/// The driver's side of one split virtqueue. Chains of up to two descriptors; their number is the chain's
+/// name.
 class DriverQueue {
  public:
   static constexpr std::uint16_t size = 128;
@@ -57,8 +58,7 @@ class DriverQueue {
       const auto index = static_cast<std::uint16_t>(chain * 2 + i);
       const bool last = i + 1 == buffers.size();
       std::byte* at = host_ + index * 16;
-      const std::uint16_t flags =
-          static_cast<std::uint16_t>((last ? 0 : 1) | (buffers[i].writable ? 2 : 0));
+      const std::uint16_t flags = static_cast<std::uint16_t>((last ? 0 : 1) | (buffers[i].writable ? 2 : 0));
       const std::uint16_t next = last ? 0 : static_cast<std::uint16_t>(index + 1);
       std::memcpy(at, &buffers[i].address, 8);
       std::memcpy(at + 8, &buffers[i].length, 4);
@@ -193,9 +193,7 @@ class VsockGuest {
     kick(rx);
   }
 
-  void give_event_buffer() {
-    queues[event].add({{event_buffers + queues[event].next_free() * 8u, 8, true}});
-  }
+  void give_event_buffer() { queues[event].add({{event_buffers + queues[event].next_free() * 8u, 8, true}}); }
 
   /// The next packet from the host. Its buffer goes back unless `keep`.
   std::optional<Packet> receive(bool keep = false) {
@@ -231,8 +229,10 @@ class VsockGuest {
     const std::uint64_t at = tx_buffers + queues[tx].next_free() * slot_bytes;
     std::memcpy(bytes_at(at, slot_bytes), bytes.data(), bytes.size());
     std::vector<DriverQueue::Buffer> buffers;
-    if (first > 0 && first < bytes.size()) buffers.push_back({at, static_cast<std::uint32_t>(first), false});
-    else first = 0;
+    if (first > 0 && first < bytes.size())
+      buffers.push_back({at, static_cast<std::uint32_t>(first), false});
+    else
+      first = 0;
     buffers.push_back({at + first, static_cast<std::uint32_t>(bytes.size() - first), false});
     queues[tx].add(buffers);
     kick(tx);

@@ -303,10 +303,7 @@ class VsockDeviceImpl final : public Transport, public VsockDevice, public Conne
   // --- Transport ---
 
   void read_config(std::uint64_t offset, std::span<std::byte> data) override {
-    const auto bytes = std::as_bytes(std::span(&guest_cid_, 1));
-    if (offset >= bytes.size()) return;
-    const auto part = bytes.subspan(offset, std::min<std::size_t>(data.size(), bytes.size() - offset));
-    std::ranges::copy(part, data.begin());
+    copy_config(std::as_bytes(std::span(&guest_cid_, 1)), offset, data);
   }
 
   void was_reset() override {
