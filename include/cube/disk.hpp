@@ -2,8 +2,14 @@
 //
 // A clone's disk is a shared, immutable base image plus the clusters it has written, kept in a sparse top
 // layer that is created at the first write. freeze() turns the top into an immutable layer and starts a new
-// one: O(1), no copying. Needs no reflink file system. Errors that the host causes (a full disk) are values;
+// one: it writes the allocation records and syncs, and copies no data. Needs no reflink file system, but one
+// with O_TMPFILE to freeze (ext4, xfs, btrfs, tmpfs). Errors that the host causes (a full disk) are values;
 // the guest sees an I/O error.
+//
+// The top is scratch: it ends with the process, so flush() has nothing to do and only freeze() makes data
+// durable.
+//
+// Threads: one call at a time, from a worker; dirty_bytes() at any time, from any thread.
 #pragma once
 
 #include <cstdint>
@@ -25,8 +31,9 @@ class CowDisk : public vmm::BlockBackend {
   static Result<std::unique_ptr<CowDisk>> open(Fd base, std::vector<Fd> layers, std::uint64_t capacity,
                                                std::string directory);
 
-  /// Gives the top layer a name, durable and checksummed, and starts a new one. No request may be in flight.
-  /// Nothing was written since: `path` is an empty layer.
+  /// Gives the top layer a name, durable and its records checksummed, and starts a new one. No request may be
+  /// in flight. `path` must not exist (`already_exists`) and lies on `directory`'s file system; if nothing
+  /// was written since the last time it becomes an empty layer. After an error the top goes on as it was.
   virtual Result<void> freeze(const std::string& path) = 0;
 
   /// Bytes the top layer holds.

@@ -29,6 +29,7 @@ class ServerExchange final : public Exchange {
 
   bool started() const override { return output_.opened(); }
   void on_client_gone(std::function<void()> callback) override;
+  void abort() override { connection_->close(); }
   asio::awaitable<Result<std::unique_ptr<Stream>>> upgrade(ResponseHead head) override;
 
   bool finished() const { return output_.finished(); }

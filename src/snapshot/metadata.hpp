@@ -1,0 +1,31 @@
+// snapshot.json: what a snapshot's other files must be.
+#pragma once
+
+#include <cstdint>
+#include <cube/core.hpp>
+#include <cube/snapshot.hpp>
+#include <string>
+#include <string_view>
+
+namespace cube::snapshot {
+
+inline constexpr std::uint64_t format_version = 1;
+inline constexpr std::size_t most_metadata_bytes = 4096;
+inline constexpr std::uint64_t most_state_bytes = 64u << 20;
+
+struct Metadata {
+  Shape shape;
+  std::uint64_t state_bytes = 0;
+  std::uint32_t state_crc32c = 0;
+};
+
+/// `invalid_argument` if no machine has this shape.
+Result<void> check_shape(const Shape& shape);
+
+std::string to_json(const Metadata& metadata);
+
+/// `conflict` for another format version; `corrupt` for anything that to_json does not write, byte for byte,
+/// and for values no machine can have.
+Result<Metadata> parse_metadata(std::string_view text);
+
+}  // namespace cube::snapshot
