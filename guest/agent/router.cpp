@@ -1,9 +1,9 @@
 #include <algorithm>
-#include <array>
 #include <charconv>
 
 #include "connect_stream.hpp"
 #include "rpc.hpp"
+#include "text.hpp"
 
 namespace cube::agent {
 
@@ -14,18 +14,6 @@ constexpr std::string_view unary_type = "application/json";
 constexpr std::string_view stream_type = "application/connect+json";
 constexpr std::chrono::seconds default_keepalive{90};
 constexpr std::chrono::seconds longest_keepalive{3600};
-
-constexpr char lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + ('a' - 'A')) : c; }
-
-bool same_ignoring_case(std::string_view a, std::string_view b) {
-  return std::ranges::equal(a, b, {}, lower, lower);
-}
-
-std::string_view trim(std::string_view text) {
-  while (!text.empty() && (text.front() == ' ' || text.front() == '\t')) text.remove_prefix(1);
-  while (!text.empty() && (text.back() == ' ' || text.back() == '\t')) text.remove_suffix(1);
-  return text;
-}
 
 std::string_view header(const http::RequestHead& head, std::string_view name) {
   return trim(head.headers.get(name).value_or(std::string_view()));
@@ -180,8 +168,7 @@ asio::awaitable<bool> Router::serve(http::Exchange& exchange) const {
     co_return true;
   }
   const std::string_view wanted = method.unary ? unary_type : stream_type;
-  const std::string_view content_type = header(head, "content-type");
-  if (!same_ignoring_case(trim(content_type.substr(0, content_type.find(';'))), wanted)) {
+  if (!same_ignoring_case(media_type(header(head, "content-type")), wanted)) {
     const Error error =
         make_error(ErrorCode::invalid_argument, "the content type must be " + std::string(wanted));
     co_await respond(exchange, make_head(415, "Accept-Post", std::string(wanted)), error_json(error));
