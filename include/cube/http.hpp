@@ -120,6 +120,8 @@ class Server {
   std::shared_ptr<Impl> impl_;
 };
 
+struct Response;
+
 /// The client side of one connection: one request at a time, many one after another.
 class ClientConnection {
  public:
@@ -148,6 +150,7 @@ class ClientConnection {
   void close();
 
  private:
+  friend asio::awaitable<Result<Response>> request(ClientConnection&, RequestHead, std::string, std::size_t);
   struct Impl;
   std::shared_ptr<Impl> impl_;
 };
