@@ -42,9 +42,9 @@ std::vector<std::string> candidates_for(const Program& program) {
   std::vector<std::string> candidates;
   for (;;) {
     const auto colon = path.find(':');
-    std::string directory(path.substr(0, colon));
-    if (directory.empty()) directory = ".";
-    candidates.push_back(directory + "/" + name);
+    const std::string_view directory = path.substr(0, colon);
+    std::string candidate(directory.empty() ? std::string_view(".") : directory);
+    candidates.push_back(std::move(candidate.append("/").append(name)));
     if (colon == std::string_view::npos) return candidates;
     path.remove_prefix(colon + 1);
   }
