@@ -54,5 +54,8 @@ class Process:
             if not task.done():
                 raise KernelDied("The kernel ended")
             return task.result()
+        except (EOFError, OSError) as error:  # its end of a pipe is closed
+            await self.kill()
+            raise KernelDied("The kernel ended") from error
         finally:
             task.cancel()

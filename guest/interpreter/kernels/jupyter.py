@@ -19,13 +19,14 @@ HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _specifications = KernelSpecManager(
     kernel_dirs=[os.path.join(HERE, "specs"), *jupyter_path("kernels")], ensure_native_kernel=False
 )
+OURS = {"python": "cube-python"}  # jupyter_client has its own idea of what "python" is
 _sockets = zmq.asyncio.Context()
 _sockets.setsockopt(zmq.RCVHWM, 0)  # never drop an output; the execution's queue slows the reading down instead
 
 
 class JupyterKernel:
     def __init__(self, name: str):
-        self._name = name
+        self._name = OURS.get(name, name)
         self._manager = None
         self._client = None
         self._process: Process | None = None
@@ -43,7 +44,7 @@ class JupyterKernel:
         try:
             _specifications.get_kernel_spec(self._name)
         except (NoSuchKernel, ValueError) as error:
-            known = sorted({"bash", "javascript", "typescript", *_specifications.find_kernel_specs()})
+            known = sorted({"python", "bash", "javascript", "typescript", *_specifications.find_kernel_specs()})
             raise UnknownLanguage(f"No kernel for '{self._name}' is installed; there are: {', '.join(known)}") from error
         self._manager = AsyncKernelManager(
             kernel_name=self._name,

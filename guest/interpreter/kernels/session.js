@@ -1,21 +1,38 @@
 // Runs cells for javascript.py: node session.js CHANNEL LANGUAGE. CHANNEL is the number of a connected socket on which
-// requests come and answers go, one JSON object a line. The cells themselves are evaluated by Node's own REPL, which
-// knows top-level await, re-declared constants and interrupts.
+// requests come and answers go, one JSON object a line. V8's inspector evaluates the cells as a browser's console does:
+// with top-level await, and with constants that may be declared anew.
 'use strict';
+const inspector = require('inspector');
 const net = require('net');
-const repl = require('repl');
+const path = require('path');
 const util = require('util');
-const { PassThrough } = require('stream');
+const { createRequire } = require('module');
+const { pathToFileURL } = require('url');
 
 const [, , channelNumber, language] = process.argv;
 const channel = new net.Socket({ fd: Number(channelNumber) });
 const answer = (object) => channel.write(JSON.stringify(object) + '\n');
+const session = new inspector.Session();
+session.connect();
 
-const shell = repl.start({
-  prompt: '', terminal: false, input: new PassThrough(), output: new PassThrough().resume(),
-  useGlobal: true, breakEvalOnSigint: true, ignoreUndefined: true,
+// A cell that waits is interrupted by this. One that computes without a pause is not: the interpreter gives up waiting
+// and starts a new process.
+let interrupt = () => {};
+process.on('SIGINT', () => interrupt(new Error('The execution was interrupted')));
+
+globalThis.require = createRequire(path.join(process.cwd(), 'cell.js'));
+// What import() does in a file: modules are looked up from the working directory.
+const hidden = (name, value) => Object.defineProperty(globalThis, name, { value, configurable: true });
+hidden('__cubeImport', async (specifier) => {
+  try {
+    const found = globalThis.require.resolve(specifier);
+    return await import(path.isAbsolute(found) ? pathToFileURL(found) : found);
+  } catch (error) {
+    return import(specifier).catch(() => { throw error; });
+  }
 });
-process.on('SIGINT', () => {}); // outside of a cell there is nothing to interrupt
+let taken;
+hidden('__cubeTake', (value) => { taken = value; });
 
 const transpile = language === 'typescript' ? typescriptCompiler() : (code) => code;
 function typescriptCompiler() {
@@ -26,11 +43,11 @@ function typescriptCompiler() {
   return (code) => ts.transpileModule(code, { compilerOptions }).outputText.replace(/^export \{\};$/m, '');
 }
 
-// A cell is a script, and scripts have no import statements: they become calls. The names stay for the later cells.
+// A cell is a script, and scripts have no import: it becomes calls. The names stay for the later cells.
 const IMPORT = /^[ \t]*import\s+(?:([\w$]+)\s*,?\s*)?(?:\*\s*as\s+([\w$]+)\s+|\{([^}]*)\}\s*)?(?:from\s*)?(['"])([^'"\n]+)\4[ \t]*;?/gm;
-function withoutImportStatements(code) {
-  return code.replace(IMPORT, (statement, byDefault, namespace, names, quote, module) => {
-    const loaded = `await import(${JSON.stringify(module)})`;
+function withoutImport(code) {
+  return code.replace(/(?<![.\w$])import\s*\(/g, '__cubeImport(').replace(IMPORT, (statement, byDefault, namespace, names, quote, module) => {
+    const loaded = `await __cubeImport(${JSON.stringify(module)})`;
     const targets = [];
     if (byDefault) targets.push(`default: ${byDefault}`);
     if (names) targets.push(...names.split(',').map((n) => n.trim()).filter(Boolean).map((n) => n.replace(/\s+as\s+/, ': ')));
@@ -39,25 +56,47 @@ function withoutImportStatements(code) {
   });
 }
 
-function evaluate(code) {
+function post(method, parameters) {
   return new Promise((resolve, reject) => {
-    shell.eval(code + '\n', shell.context, 'cell', (error, value) => {
-      if (!error) return resolve(value);
-      return reject(error instanceof repl.Recoverable ? error.err : error);
-    });
+    session.post(method, parameters, (error, result) => (error ? reject(error) : resolve(result)));
   });
 }
 
+// The value behind what the inspector tells of it.
+async function valueOf(remote) {
+  if (!remote.objectId) return 'value' in remote ? remote.value : undefined;
+  await post('Runtime.callFunctionOn', {
+    objectId: remote.objectId, functionDeclaration: 'function () { __cubeTake(this); }',
+  });
+  const value = taken;
+  taken = undefined;
+  return value;
+}
+
 async function run(code) {
+  const interrupted = new Promise((_, reject) => { interrupt = reject; });
   try {
-    const value = await evaluate(withoutImportStatements(transpile(code)));
-    return value === undefined ? {} : { text: typeof value === 'string' ? value : util.inspect(value) };
+    const expression = withoutImport(transpile(code));
+    const evaluated = post('Runtime.evaluate', { expression, replMode: true, awaitPromise: true, objectGroup: 'cell' });
+    const { result, exceptionDetails } = await Promise.race([evaluated, interrupted]);
+    if (exceptionDetails) return { error: describe(await valueOf(exceptionDetails.exception ?? result)) };
+    if (result.type === 'undefined') return {};
+    if (result.type === 'string') return { text: result.value };
+    return { text: result.objectId ? util.inspect(await valueOf(result)) : result.description ?? String(result.value) };
   } catch (error) {
-    if (!(error instanceof Error) && typeof error?.stack !== 'string') {
-      return { error: { name: 'Error', value: `Uncaught ${util.inspect(error)}`, traceback: '' } };
-    }
-    return { error: { name: String(error.name), value: String(error.message), traceback: String(error.stack) } };
+    return { error: describe(error) };
+  } finally {
+    session.post('Runtime.releaseObjectGroup', { objectGroup: 'cell' });
   }
+}
+
+function describe(error) {
+  if (!util.types.isNativeError(error)) return { name: 'Error', value: `Uncaught ${util.inspect(error)}`, traceback: '' };
+  // Below the cell's own lines are only ours.
+  const stack = String(error.stack).split('\n');
+  const ours = stack.findIndex((line) => line.includes('Session.post'));
+  const lines = ours < 0 ? stack : stack.slice(0, ours);
+  return { name: String(error.name), value: String(error.message), traceback: lines.join('\n') };
 }
 
 // What languages.py asks for.

@@ -1,5 +1,6 @@
 """IPython's kernel, set up for output that programs read."""
 
+import logging
 import sys
 
 import zmq
@@ -25,6 +26,7 @@ if __name__ == "__main__":
     sys.path.append(sys.path[0])
     sys.path[0] = ""
     application = Application.instance()
+    application.log_level = logging.ERROR
     application.config.InteractiveShell.colors = "NoColor"
     application.config.PlainTextFormatter.max_seq_length = 0
     application.config.HistoryManager.hist_file = ":memory:"
