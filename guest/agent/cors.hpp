@@ -27,6 +27,7 @@ class CorsExchange final : public http::Exchange {
   asio::awaitable<Result<void>> finish() override { return inner_.finish(); }
   bool started() const override { return inner_.started(); }
   void on_client_gone(std::function<void()> callback) override { inner_.on_client_gone(std::move(callback)); }
+  void abort() override { inner_.abort(); }
   asio::awaitable<Result<std::unique_ptr<Stream>>> upgrade(http::ResponseHead head) override {
     return inner_.upgrade(allow(std::move(head)));
   }
