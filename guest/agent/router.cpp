@@ -78,7 +78,9 @@ asio::awaitable<void> respond(http::Exchange& exchange, http::ResponseHead head,
 }
 
 asio::awaitable<void> respond_error(http::Exchange& exchange, Error error) {
-  co_await respond(exchange, http::ResponseHead{http_status(error.code), {}}, error_json(error));
+  http::ResponseHead head;
+  head.status = http_status(error.code);
+  co_await respond(exchange, std::move(head), error_json(error));
 }
 
 asio::awaitable<Result<std::string>> call_unary(http::Exchange& exchange, const Unary& call) {
