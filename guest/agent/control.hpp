@@ -10,7 +10,7 @@
 namespace cube::agent {
 
 enum class Role {
-  machine,  ///< process id 1: the whole machine is ours to set up and end
+  machine,        ///< process id 1: the whole machine is ours to set up and end
   guest_of_host,  ///< a test on somebody's machine: settings change, the machine does not
 };
 

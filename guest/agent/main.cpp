@@ -18,7 +18,8 @@ namespace {
 using namespace cube;
 using namespace cube::agent;
 
-constexpr std::string_view usage = R"(usage: cube-agent                                 as process id 1 of a sandbox
+constexpr std::string_view usage =
+    R"(usage: cube-agent                                 as process id 1 of a sandbox
        cube-agent --tcp ADDRESS:PORT [OPTION]...  on a host, to test it
 
 As process id 1 it sets up the machine (mounts, network, control groups), starts /etc/cube/start.d/* and serves envd
@@ -69,7 +70,8 @@ Result<void> apply(Agent& agent, std::string_view option, std::string_view value
   if (option == "--control-tcp") port = agent.listen_control(endpoint->address, endpoint->port);
   if (option == "--tunnel-tcp") port = agent.listen_tunnel(endpoint->address, endpoint->port);
   if (!port) return std::move(port).error();
-  log(LogLevel::info, "agent", "listening", {{"option", std::string(option)}, {"port", std::to_string(*port)}});
+  log(LogLevel::info, "agent", "listening",
+      {{"option", std::string(option)}, {"port", std::to_string(*port)}});
   return {};
 }
 
@@ -94,7 +96,8 @@ int run_on_host(int count, char** arguments) {
   auto agent = Agent::create(loop, Role::machine);
   if (!agent) die(agent.error().describe());
   if (const auto listening = (*agent)->listen_on_vsock(); !listening) die(listening.error().describe());
-  if (const auto port = (*agent)->listen_envd("0.0.0.0", guest::envd_port); !port) die(port.error().describe());
+  if (const auto port = (*agent)->listen_envd("0.0.0.0", guest::envd_port); !port)
+    die(port.error().describe());
   // Clients inside that prefer IPv6; a kernel without it has none.
   static_cast<void>((*agent)->listen_envd("::", guest::envd_port));
   (*agent)->start_services("/etc/cube/start.d", "/var/log");
