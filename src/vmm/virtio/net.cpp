@@ -69,8 +69,7 @@ class NetDevice final : public Transport {
     if (!tap_) return;
     const unsigned offload = (features() & feature_guest_checksums) != 0 ? TUN_F_CSUM : 0;
     if (::ioctl(tap_->native_handle(), TUNSETOFFLOAD, offload) != 0)
-      log(LogLevel::warning, "vmm", "cannot set the tap's offloads",
-          {{"error", os_error(errno, "TUNSETOFFLOAD").describe()}});
+      report_once("cannot set the tap's offloads", os_error(errno, "TUNSETOFFLOAD").describe());
   }
 
   Result<bool> drain(std::size_t index, std::size_t budget) override {
@@ -129,11 +128,17 @@ class NetDevice final : public Transport {
                      });
   }
 
-  /// Receiving ends: a tap that is gone or down does not come back by asking again and again.
+  /// Receiving ends until the driver kicks again: a tap that is gone does not come back by asking.
   bool tap_failed(int failure) {
-    log(LogLevel::error, "vmm", "the tap gives no packets",
-        {{"error", failure == 0 ? "a packet without its header" : os_error(failure, "readv").describe()}});
+    report_once("the tap gives no packets",
+                failure == 0 ? "a packet without its header" : os_error(failure, "readv").describe());
     return false;
+  }
+
+  /// The guest could repeat what leads here: it must not fill the log.
+  void report_once(std::string_view message, std::string error) {
+    if (std::exchange(reported_, true)) return;
+    log(LogLevel::warning, "vmm", message, {{"error", std::move(error)}});
   }
 
   void device_shut_down() override {
@@ -146,6 +151,7 @@ class NetDevice final : public Transport {
   const std::array<std::uint8_t, 6> mac_;
   std::optional<asio::posix::stream_descriptor> tap_;
   bool waiting_ = false;
+  bool reported_ = false;
   std::uint64_t transmit_dropped_ = 0;
   Chain buffer_;
 };

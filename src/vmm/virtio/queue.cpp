@@ -139,13 +139,14 @@ Result<bool> Queue::pop(Chain& chain) {
   chain.head = load<std::uint16_t>(available_ + ring_entries + slot * available_entry_bytes);
 
   Table table{descriptors_, layout_.size};
+  bool inside_indirect = false;  // not told by the table's address: it may be the queue's own
   std::uint32_t index = chain.head;
   for (std::uint32_t left = table.entries; left > 0; --left) {
     if (index >= table.entries) return broken("a descriptor index past the end of its table");
     Descriptor descriptor;
     read_once(&descriptor, table.host + index * sizeof descriptor, sizeof descriptor);
     if ((descriptor.flags & descriptor_indirect) != 0) {
-      if (table.host != descriptors_) return broken("an indirect table inside another");
+      if (std::exchange(inside_indirect, true)) return broken("an indirect table inside another");
       const auto indirect = indirect_table(*memory_, descriptor);
       if (!indirect) return indirect.error();
       table = *indirect;

@@ -219,11 +219,7 @@ void Transport::accept_features() {
 
 void Transport::activate() {
   const std::vector<Queue::Position> positions(queues_.size());
-  if (const auto activated_queues = activate_queues(positions); !activated_queues.ok()) {
-    log(LogLevel::warning, "vmm", "a virtio driver set a queue that cannot work",
-        {{"device", std::to_string(device_id_)}, {"reason", activated_queues.error().describe()}});
-    return need_reset();
-  }
+  if (!activate_queues(positions).ok()) return need_reset();
   status_ = status_running;
   update_running();
   activated();
