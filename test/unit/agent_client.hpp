@@ -143,7 +143,7 @@ inline asio::awaitable<void> expect_status(asio::awaitable<http::Response> call,
 class Guest {
  public:
   Guest() {
-    agent = Agent::create(loop, Role::guest_of_host).value();
+    agent = Agent::create(loop, Role::test_on_host).value();
     agent->settings().default_user = user_name_of(::geteuid());
     port = agent->listen_envd("127.0.0.1", 0).value();
     control_port = agent->listen_control("127.0.0.1", 0).value();
