@@ -112,7 +112,10 @@ Result<std::unique_ptr<Children>> Children::create(asio::any_io_executor loop, S
 Result<std::shared_ptr<Child>> Children::fork_task(int (*task)()) {
   const pid_t pid = ::fork();
   if (pid < 0) return os_error(errno, "cannot fork");
-  if (pid == 0) ::_exit(task());
+  if (pid == 0) {
+    ::close_range(STDERR_FILENO + 1, ~0U, 0);  // or connections would stay open as long as the task runs
+    ::_exit(task());
+  }
   auto child = std::make_shared<Child>(loop_, pid);
   reaper_->owned[pid] = child;
   return child;

@@ -78,7 +78,7 @@ Result<void> apply(Agent& agent, std::string_view option, std::string_view value
 int run_on_host(int count, char** arguments) {
   ::signal(SIGPIPE, SIG_IGN);
   asio::io_context loop(1);
-  auto agent = Agent::create(loop, Role::guest_of_host);
+  auto agent = Agent::create(loop, Role::test_on_host);
   if (!agent) return refuse(agent.error().describe());
   for (int index = 1; index < count; index += 2) {
     const std::string_view option = arguments[index];
@@ -101,8 +101,15 @@ int run_on_host(int count, char** arguments) {
   // Clients inside that prefer IPv6; a kernel without it has none.
   static_cast<void>((*agent)->listen_envd("::", guest::envd_port));
   (*agent)->start_services("/etc/cube/start.d", "/var/log");
-  loop.run();
-  die("the event loop has ended");
+  for (;;) {
+    // One connection's failure (memory, most likely) must not take the others with it.
+    try {
+      loop.run();
+      die("the event loop has ended");
+    } catch (const std::exception& exception) {
+      log(LogLevel::error, "agent", exception.what());
+    }
+  }
 }
 
 }  // namespace

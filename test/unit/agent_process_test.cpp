@@ -134,15 +134,13 @@ TEST_CASE("standard input is written, closed, and refused when there is none") {
     CHECK(sent.status == 200);
     CHECK(sent.body == "{}");
     co_await stream->read_until_output("hello\n");
-    CHECK((co_await guest.call("SendInput", selector(pid, R"(,"input":{"pty":"aGVsbG8K"})"))).status == 400);
-    CHECK((co_await guest.call("CloseStdin", R"({"process":{"tag":"cat"}})")).status == 200);
-    CHECK((co_await guest.call("SendInput", selector(pid, R"(,"input":{"stdin":"aGVsbG8K"})"))).status ==
-          400);
+    co_await expect_status(guest.call("SendInput", selector(pid, R"(,"input":{"pty":"aGVsbG8K"})")), 400);
+    co_await expect_status(guest.call("CloseStdin", R"({"process":{"tag":"cat"}})"), 200);
+    co_await expect_status(guest.call("SendInput", selector(pid, R"(,"input":{"stdin":"aGVsbG8K"})")), 400);
     co_await stream->read_to_end();
     CHECK(stream->story.out == "hello\n");
     CHECK(stream->story.exit_code == 0);
-    CHECK((co_await guest.call("SendInput", selector(pid, R"(,"input":{"stdin":"aGVsbG8K"})"))).status ==
-          404);
+    co_await expect_status(guest.call("SendInput", selector(pid, R"(,"input":{"stdin":"aGVsbG8K"})")), 404);
 
     const auto without = co_await guest.open("Start", shell("sleep 100"));
     co_await without->step();
@@ -179,10 +177,10 @@ TEST_CASE("a terminal has the size asked for, follows resizes, and takes input")
     co_await stream->read_until_output("/dev/pts/");
     CHECK(stream->story.terminal.find("33 101\r\n") != std::string::npos);
     const std::int64_t pid = stream->story.pid;
-    CHECK((co_await guest.call("Update", selector(pid, R"(,"pty":{"size":{"cols":77,"rows":22}})"))).status ==
-          200);
-    CHECK((co_await guest.call("CloseStdin", selector(pid))).status == 400);
-    CHECK((co_await guest.call("SendInput", selector(pid, R"(,"input":{"pty":"aGVsbG8K"})"))).status == 200);
+    co_await expect_status(guest.call("Update", selector(pid, R"(,"pty":{"size":{"cols":77,"rows":22}})")),
+                           200);
+    co_await expect_status(guest.call("CloseStdin", selector(pid)), 400);
+    co_await expect_status(guest.call("SendInput", selector(pid, R"(,"input":{"pty":"aGVsbG8K"})")), 200);
     co_await stream->read_to_end();
     CHECK(stream->story.terminal.find("got hello") != std::string::npos);
     CHECK(stream->story.terminal.find("22 77\r\n") != std::string::npos);
@@ -224,17 +222,18 @@ TEST_CASE("a client that goes away leaves its process running, and another can c
     const auto again = co_await guest.open("Connect", R"({"process":{"tag":"job"}})");
     co_await again->step();
     CHECK(again->story.pid == pid);
-    CHECK((co_await guest.call("SendInput", selector(pid, R"(,"input":{"stdin":"Cg=="})"))).status == 200);
+    co_await expect_status(guest.call("SendInput", selector(pid, R"(,"input":{"stdin":"Cg=="})")), 200);
     co_await again->read_until_output("second");
     CHECK(again->story.out == "second\n");
     const auto list = co_await guest.call("List", "{}");
     CHECK(list.body.find(R"("tag":"job")") != std::string::npos);
     CHECK(list.body.find(R"("pid":)" + std::to_string(pid)) != std::string::npos);
-    CHECK((co_await guest.call("SendInput", selector(pid, R"(,"input":{"stdin":"Cg=="})"))).status == 200);
+    co_await expect_status(guest.call("SendInput", selector(pid, R"(,"input":{"stdin":"Cg=="})")), 200);
     co_await again->read_to_end();
     CHECK(again->story.exit_code == 7);
 
-    CHECK((co_await guest.call("List", "{}")).body == R"({"processes":[]})");
+    const auto none = co_await guest.call("List", "{}");
+    CHECK(none.body == R"({"processes":[]})");
     const auto late = co_await guest.open("Connect", selector(pid));
     co_await late->read_to_end();
     CHECK(late->story.first_was_start);
@@ -257,8 +256,8 @@ TEST_CASE("the end waits for whoever still holds the output, unless the process 
     const auto killed = co_await guest.open("Start", shell("setsid sleep 1000 & echo $!; wait"));
     co_await killed->read_until_output("\n");
     const auto daemon = std::stoll(killed->story.out);
-    CHECK((co_await guest.call("SendSignal", selector(killed->story.pid, R"(,"signal":"SIGNAL_SIGKILL")")))
-              .status == 200);
+    co_await expect_status(
+        guest.call("SendSignal", selector(killed->story.pid, R"(,"signal":"SIGNAL_SIGKILL")")), 200);
     co_await killed->read_to_end();
     CHECK(killed->story.status == "signal: killed");
     CHECK(alive(daemon));
@@ -273,12 +272,12 @@ TEST_CASE("signals reach the process; others than two are refused") {
         "Start", shell("trap 'echo bye; exit 5' TERM; echo ready; while :; do sleep 0.01; done"));
     co_await stream->read_until_output("ready");
     const std::int64_t pid = stream->story.pid;
-    CHECK((co_await guest.call("SendSignal", selector(pid, R"(,"signal":"SIGNAL_SIGHUP")"))).status == 501);
-    CHECK((co_await guest.call("SendSignal", selector(pid, R"(,"signal":"SIGNAL_SIGTERM")"))).status == 200);
+    co_await expect_status(guest.call("SendSignal", selector(pid, R"(,"signal":"SIGNAL_SIGHUP")")), 501);
+    co_await expect_status(guest.call("SendSignal", selector(pid, R"(,"signal":"SIGNAL_SIGTERM")")), 200);
     co_await stream->read_to_end();
     CHECK(stream->story.out == "ready\nbye\n");
     CHECK(stream->story.exit_code == 5);
-    CHECK((co_await guest.call("SendSignal", selector(pid, R"(,"signal":"SIGNAL_SIGKILL")"))).status == 404);
+    co_await expect_status(guest.call("SendSignal", selector(pid, R"(,"signal":"SIGNAL_SIGKILL")")), 404);
   }(guest));
 }
 
