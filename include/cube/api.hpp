@@ -14,6 +14,9 @@ namespace cube::api {
 struct Settings {
   std::string api_key;  ///< empty: no key is asked for (--no-auth)
   std::string domain;   ///< what SDKs build host names from; empty: left out
+
+  /// Where POST /templates/images finds root file system images; empty: it answers 501.
+  std::string image_directory;
 };
 
 /// Answers every request that the proxy does not take. The references must outlive the handler.

@@ -4,6 +4,7 @@
 // a JSON writer, structured logs, and the byte stream that joins transports (TCP, vsock) to HTTP.
 #pragma once
 
+#include "core/async.hpp"
 #include "core/crc32c.hpp"
 #include "core/fd.hpp"
 #include "core/id.hpp"

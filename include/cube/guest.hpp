@@ -11,9 +11,10 @@
 //                     "output":"…"} with at most the last 64 KiB of stdout and stderr. For template builds.
 //     POST /sync      Flushes file systems (and trims them); 204.
 //     POST /shutdown  Ends every process, syncs, unmounts and resets the machine. 202 at once.
-//   tunnel_port    A connection begins with the TCP port as two bytes, little-endian; the agent connects to it on
-//                  127.0.0.1, then [::1], and answers one byte (TunnelAnswer). After `connected` both directions
-//                  are the TCP stream's, half-close included.
+//   tunnel_port    A connection begins with the TCP port as two bytes, little-endian; the agent connects to
+//   it on
+//                  127.0.0.1, then [::1], and answers one byte (TunnelAnswer). After `connected` both
+//                  directions are the TCP stream's, half-close included.
 //   envd_port      The same HTTP service as the guest's TCP port 49983: envd.
 //
 // The agent asks nothing of the host: connections go from the daemon to the guest only.
@@ -36,18 +37,18 @@ inline constexpr std::string_view envd_version = "0.5.7";
 
 enum class TunnelAnswer : std::uint8_t { connected = 0, refused = 1, malformed = 2 };
 
-/// POST /init, as JSON with the member names of the comments. Every clone gets it before any request of a user,
-/// again after each resume from disk. In this order: entropy, clock, names, then settings.
+/// POST /init, as JSON with the member names of the comments. Every clone gets it before any request of a
+/// user, again after each resume from disk. In this order: entropy, clock, names, then settings.
 struct InitRequest {
-  std::string sandbox_id;       ///< "sandboxId"; also the host name; E2B_SANDBOX_ID and /run/e2b/.E2B_SANDBOX_ID
-  std::string template_id;      ///< "templateId"
-  std::string entropy_hex;      ///< "entropy": 64 random bytes, credited to the kernel's pool, which is reseeded
+  std::string sandbox_id;   ///< "sandboxId"; also the host name; E2B_SANDBOX_ID and /run/e2b/.E2B_SANDBOX_ID
+  std::string template_id;  ///< "templateId"
+  std::string entropy_hex;  ///< "entropy": 64 random bytes, credited to the kernel's pool, which is reseeded
   std::int64_t unix_time_ns;    ///< "unixTimeNs", a string of digits: the wall clock
   std::string access_token;     ///< "accessToken": X-Access-Token of envd; empty: none is asked for
   std::string default_user;     ///< "defaultUser"; empty: "user"
   std::string default_workdir;  ///< "defaultWorkdir"; empty: the user's home
   std::map<std::string, std::string> env_vars;  ///< "envVars": replace those of an earlier init
-  bool new_identity;            ///< "newIdentity": also a new machine-id; false after resuming the same sandbox
+  bool new_identity;  ///< "newIdentity": also a new machine-id; false after resuming the same sandbox
 };
 
 }  // namespace cube::guest

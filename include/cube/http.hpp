@@ -92,6 +92,10 @@ class Exchange {
   /// Called at most once, on the loop, when the client closes the connection before the response is finished.
   virtual void on_client_gone(std::function<void()> callback) = 0;
 
+  /// Drops the connection at once: what the client has of the response must not look complete. What still
+  /// waits on this exchange ends with an error.
+  virtual void abort() = 0;
+
   /// Sends the head (101, or 200 for CONNECT) and hands the raw connection over, bytes already read included.
   virtual asio::awaitable<Result<std::unique_ptr<Stream>>> upgrade(ResponseHead head) = 0;
 };
@@ -119,6 +123,8 @@ class Server {
   struct Impl;
   std::shared_ptr<Impl> impl_;
 };
+
+struct Response;
 
 /// The client side of one connection: one request at a time, many one after another.
 class ClientConnection {
@@ -148,6 +154,7 @@ class ClientConnection {
   void close();
 
  private:
+  friend asio::awaitable<Result<Response>> request(ClientConnection&, RequestHead, std::string, std::size_t);
   struct Impl;
   std::shared_ptr<Impl> impl_;
 };

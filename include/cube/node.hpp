@@ -8,11 +8,17 @@
 #include <chrono>
 #include <cstdint>
 #include <cube/core.hpp>
+#include <cube/snapshot.hpp>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
 #include <string>
 #include <vector>
+
+#include "node/admission.hpp"
+#include "node/guest_client.hpp"
+#include "node/store.hpp"
 
 namespace cube::node {
 
@@ -85,6 +91,33 @@ class Sandboxes {
   /// A byte stream to a TCP port inside the guest (also one bound to 127.0.0.1). Port 49983 is envd.
   /// `not_found`: no such running sandbox; `unavailable`: nothing listens on the port.
   virtual asio::awaitable<Result<std::unique_ptr<Stream>>> open_port(std::string id, std::uint16_t port) = 0;
+
+  /// Ends every sandbox; for the daemon's end. Teardown goes on on the workers.
+  virtual void shut_down() = 0;
 };
+
+/// What a sandbox is cloned from.
+struct CloneSource {
+  std::string template_id;
+  std::string template_name;
+  std::shared_ptr<const snapshot::Snapshot> snapshot;
+};
+
+struct Settings {
+  int kvm_fd = -1;
+  std::string scratch_directory;  ///< where clones' written blocks go, in unnamed files
+  std::string node_tag;           ///< node_tag_length characters of [a-z0-9]
+  /// Admission: the sum of all sandboxes' nominal memory. Clones share most of theirs with the template, so
+  /// it may exceed what the host has; a create is also refused when the host is short of available memory.
+  std::uint64_t memory_limit_mib = 0;
+  std::uint32_t sandbox_limit = 10'000;
+  std::chrono::milliseconds guest_timeout{20'000};  ///< how long a clone may take to become itself
+};
+
+/// Removes what an earlier run of the daemon left in the store and reports it. `find` gets an id, a name or
+/// name:tag. `workers` run what blocks. References and executors must outlive the object.
+Result<std::shared_ptr<Sandboxes>> make_sandboxes(vmm::Executors executors, Store& store,
+                                                  std::function<Result<CloneSource>(std::string_view)> find,
+                                                  Settings settings);
 
 }  // namespace cube::node

@@ -7,6 +7,8 @@
 #include <chrono>
 #include <cstdint>
 #include <cube/core.hpp>
+#include <cube/node.hpp>
+#include <cube/vmm.hpp>
 #include <functional>
 #include <string>
 #include <string_view>
@@ -16,6 +18,7 @@ namespace cube::templates {
 
 inline constexpr std::uint64_t least_memory_mib = 128;
 inline constexpr std::uint64_t most_memory_mib = 64 << 10;
+inline constexpr std::uint64_t most_disk_mib = 1 << 20;
 
 struct TemplateInfo {
   std::string id;    ///< 20 characters of [a-z0-9]
@@ -30,6 +33,8 @@ struct TemplateInfo {
 struct BuildRequest {
   std::string name;
   std::string rootfs_path;  ///< an ext4 image with cube-agent in it; copied, not kept
+  std::string
+      ready_command;  ///< run as root again and again until it succeeds; empty: the agent answering is enough
   std::uint32_t vcpu_count = 2;
   std::uint64_t memory_mib = 512;
   std::uint64_t disk_mib = 0;  ///< size of /dev/vda; 0: that of the image
@@ -49,8 +54,24 @@ class Templates {
   virtual asio::awaitable<Result<TemplateInfo>> build(BuildRequest request,
                                                       std::function<void(std::string_view)> progress) = 0;
 
+  /// What to clone; see find. `corrupt` with the reason if the template's files are damaged.
+  virtual Result<node::CloneSource> source(std::string_view reference) = 0;
+
   /// `not_found`; files go when the last sandbox that maps them is gone.
   virtual asio::awaitable<Result<void>> remove(std::string reference) = 0;
 };
+
+struct Settings {
+  int kvm_fd = -1;
+  std::string directory;    ///< holds one directory a template, named by its id; ours alone
+  std::string kernel_path;  ///< the guest's vmlinux
+  std::chrono::seconds boot_timeout{120};
+  std::chrono::seconds ready_timeout{600};
+};
+
+/// Opens every template in the store; a damaged one is reported and refuses to be cloned. Removes what
+/// interrupted builds left. Blocks. References and executors must outlive the object.
+Result<std::shared_ptr<Templates>> make_templates(vmm::Executors executors, node::Store& store,
+                                                  Settings settings);
 
 }  // namespace cube::templates

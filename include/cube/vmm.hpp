@@ -78,6 +78,9 @@ struct MachineState {
   std::string bytes;
 };
 
+/// Refuses a descriptor that is not KVM of the stable API version 12, or lacks what the monitor needs.
+Result<void> check_kvm(int kvm_fd);
+
 class Machine {
  public:
   /// Blocks. `kvm_fd` is an open /dev/kvm. The machine is created paused.

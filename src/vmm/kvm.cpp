@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 
 #include <cerrno>
+#include <cube/vmm.hpp>
 
 namespace cube::vmm {
 namespace {

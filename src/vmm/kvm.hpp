@@ -93,8 +93,4 @@ Result<Vm> create_vm(int kvm_fd);
 Result<std::vector<kvm_cpuid_entry2>> supported_cpuid(int kvm_fd);
 Result<std::vector<std::uint32_t>> msr_index_list(int kvm_fd);
 
-/// Refuses a descriptor that is not KVM of the stable API version 12, or lacks a capability the monitor
-/// needs.
-Result<void> check_kvm(int kvm_fd);
-
 }  // namespace cube::vmm

@@ -1,0 +1,37 @@
+// What answers the routes; routes.cpp has the table.
+#pragma once
+
+#include "api/router.hpp"
+
+namespace cube::api {
+
+using Answering = asio::awaitable<std::optional<Answer>>;
+
+Answering get_health(const Context&, Call&);
+Answering list_teams(const Context&, Call&);
+
+// sandboxes.cpp
+Answering create_sandbox_v1(const Context&, Call&);
+Answering create_sandbox_v2(const Context&, Call&);
+Answering connect_sandbox_v1(const Context&, Call&);
+Answering connect_sandbox_v2(const Context&, Call&);
+Answering list_sandboxes_v1(const Context&, Call&);
+Answering list_sandboxes_v2(const Context&, Call&);
+Answering get_sandbox(const Context&, Call&);
+Answering kill_sandbox(const Context&, Call&);
+Answering set_sandbox_timeout(const Context&, Call&);
+Answering refresh_sandbox(const Context&, Call&);
+
+// templates.cpp
+Answering list_templates(const Context&, Call&);
+Answering get_template(const Context&, Call&);
+Answering remove_template(const Context&, Call&);
+Answering find_template_alias(const Context&, Call&);
+
+// template_images.cpp
+Answering build_template_from_image(const Context&, Call&);
+
+/// E2B's text for a template that is not there: also tells a missing tag from a missing template.
+Answer template_not_found(const Context& context, std::string_view reference);
+
+}  // namespace cube::api

@@ -1,0 +1,51 @@
+// The query of GET /v2/sandboxes: filters, order, and paging with an opaque cursor.
+#pragma once
+
+#include <cube/core.hpp>
+#include <cube/node.hpp>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "api/time_text.hpp"
+
+namespace cube::api {
+
+/// The last sandbox of the page before.
+struct Cursor {
+  TimePoint started_at;
+  std::string id;
+  bool ascending = false;
+};
+
+struct ListQuery {
+  std::map<std::string, std::string> metadata;  ///< all of them must match
+  bool running = true;
+  bool paused = true;
+  bool ascending = false;  ///< by start
+  std::optional<TimePoint> started_after;
+  std::string template_ref;  ///< id or name; empty: any
+  std::size_t limit = 100;
+  std::optional<Cursor> after;
+};
+
+/// `invalid_argument` names the parameter.
+Result<ListQuery> parse_list_query(std::string_view query);
+
+/// The query of GET /sandboxes: metadata only, all running sandboxes at once.
+Result<ListQuery> parse_first_list_query(std::string_view query);
+
+struct Page {
+  std::vector<node::SandboxInfo> sandboxes;
+  std::string next_token;         ///< empty on the last page
+  std::size_t total_running = 0;  ///< on all pages
+};
+
+Page select_page(std::vector<node::SandboxInfo> sandboxes, const ListQuery& query);
+
+std::string write_cursor(const Cursor& cursor);
+Result<Cursor> parse_cursor(std::string_view token);
+
+}  // namespace cube::api

@@ -1,0 +1,150 @@
+#include "http/exchange.hpp"
+
+#include "http/text.hpp"
+
+namespace cube::http {
+namespace {
+
+// What a client has sent of a body nobody wanted is cheaper to read than a new connection, up to here.
+constexpr std::size_t drain_limit = 256 << 10;
+constexpr std::chrono::seconds drain_time{5};
+
+}  // namespace
+
+ServerExchange::ServerExchange(std::shared_ptr<Connection> connection, ParsedRequest request)
+    : connection_(std::move(connection)),
+      request_(std::move(request)),
+      input_(connection_, request_.framing, ErrorCode::invalid_argument),
+      output_(connection_),
+      awaits_continue_(request_.expects_continue && !input_.complete()),
+      keep_alive_(request_.keep_alive) {}
+
+ServerExchange::~ServerExchange() { connection_->on_end(nullptr); }
+
+asio::awaitable<Result<void>> ServerExchange::answer_expectation() {
+  // After the response has started an interim one would be read as part of it.
+  if (!std::exchange(awaits_continue_, false) || started()) co_return Result<void>{};
+  static constexpr std::string_view interim = "HTTP/1.1 100 Continue\r\n\r\n";
+  co_return co_await connection_->send(asio::buffer(interim));
+}
+
+asio::awaitable<Result<std::size_t>> ServerExchange::read_body(asio::mutable_buffer buffer) {
+  auto answered = co_await answer_expectation();
+  if (!answered.ok()) co_return std::move(answered).error();
+  co_return co_await input_.read(buffer);
+}
+
+asio::awaitable<Result<std::string>> ServerExchange::read_whole_body(std::size_t limit) {
+  // A body that is refused for its announced length is not asked for.
+  if (!input_.exceeds(limit)) {
+    auto answered = co_await answer_expectation();
+    if (!answered.ok()) co_return std::move(answered).error();
+  }
+  co_return co_await input_.read_whole(limit);
+}
+
+Result<void> ServerExchange::check_start(const ResponseHead& head) const {
+  if (started() || upgraded_) return make_error(ErrorCode::conflict, "the response has started already");
+  if (head.status < 200 || head.status > 599)
+    return make_error(ErrorCode::invalid_argument, "not a final status: " + std::to_string(head.status));
+  return check_headers(head.headers);
+}
+
+// The framing is ours, and so is what becomes of the connection; a handler may only ask to close it.
+void ServerExchange::set_connection_header(Headers& headers) {
+  // The client waits to be asked for its body, or may send it anyway: the next request cannot be told from
+  // it.
+  const bool ambiguous = awaits_continue_ && !input_.complete();
+  if (has_token(headers, "connection", "close") || ambiguous || input_.malformed()) keep_alive_ = false;
+  headers.remove("Transfer-Encoding");
+  headers.remove("Connection");
+  if (!keep_alive_)
+    headers.add("Connection", "close");
+  else if (request_.http_1_0)
+    headers.add("Connection", "keep-alive");
+}
+
+asio::awaitable<Result<void>> ServerExchange::respond(ResponseHead head, std::string body) {
+  auto checked = check_start(head);
+  if (!checked.ok()) co_return checked;
+  if (has_no_body(head.status) && !body.empty())
+    co_return make_error(ErrorCode::invalid_argument, "a body with status " + std::to_string(head.status));
+
+  // Without a body the length is a statement about another response, which only the handler can make.
+  const bool states_length = head.status == 304 || (answers_head() && head.headers.get("Content-Length"));
+  if (head.status == 204)
+    head.headers.remove("Content-Length");
+  else if (!states_length)
+    head.headers.set("Content-Length", std::to_string(body.size()));
+  if (answers_head()) body.clear();
+  if (input_.exceeds(drain_limit)) keep_alive_ = false;
+  set_connection_header(head.headers);
+
+  auto sent = co_await output_.send_whole(write_response_head(head), std::move(body));
+  connection_->on_end(nullptr);
+  co_return sent;
+}
+
+asio::awaitable<Result<void>> ServerExchange::begin(ResponseHead head) {
+  auto checked = check_start(head);
+  if (!checked.ok()) co_return checked;
+  Framing framing;
+  const auto length = head.headers.get("Content-Length");
+  const auto number = length ? parse_decimal(*length) : std::nullopt;
+  if (length && !number) co_return make_error(ErrorCode::invalid_argument, "malformed Content-Length");
+  if (has_no_body(head.status)) {
+    if (head.status == 204) head.headers.remove("Content-Length");
+  } else if (number) {
+    framing = {Framing::Kind::length, *number};
+  } else if (request_.http_1_0) {
+    framing.kind = Framing::Kind::until_end;
+    keep_alive_ = false;
+  } else {
+    framing.kind = Framing::Kind::chunked;
+  }
+  set_connection_header(head.headers);
+  if (framing.kind == Framing::Kind::chunked) head.headers.add("Transfer-Encoding", "chunked");
+
+  output_.open(framing, answers_head());
+  co_return co_await output_.send(write_response_head(head));
+}
+
+asio::awaitable<Result<void>> ServerExchange::write(asio::const_buffer piece) {
+  co_return co_await output_.write(piece);
+}
+
+asio::awaitable<Result<void>> ServerExchange::finish() {
+  auto finished = co_await output_.finish();
+  if (finished.ok()) connection_->on_end(nullptr);
+  co_return finished;
+}
+
+void ServerExchange::on_client_gone(std::function<void()> callback) {
+  if (!finished() && !upgraded_) connection_->on_end(std::move(callback));
+}
+
+asio::awaitable<Result<std::unique_ptr<Stream>>> ServerExchange::upgrade(ResponseHead head) {
+  if (started() || upgraded_) co_return make_error(ErrorCode::conflict, "the response has started already");
+  const bool switches = head.status == 101 || (head.status == 200 && request_.head.method == "CONNECT");
+  if (!switches) co_return make_error(ErrorCode::invalid_argument, "an upgrade is 101, or 200 to CONNECT");
+  if (!input_.complete()) co_return make_error(ErrorCode::invalid_argument, "an upgrade with an unread body");
+  auto checked = check_headers(head.headers);
+  if (!checked.ok()) co_return std::move(checked).error();
+  head.headers.remove("Transfer-Encoding");
+  head.headers.remove("Content-Length");
+
+  output_.open({});
+  auto sent = co_await output_.send(write_response_head(head));
+  if (!sent.ok()) co_return std::move(sent).error();
+  upgraded_ = true;
+  connection_->on_end(nullptr);
+  co_return make_raw_stream(connection_);
+}
+
+asio::awaitable<bool> ServerExchange::settle() {
+  if (!finished() || !keep_alive_ || connection_->closed()) co_return false;
+  if (input_.complete()) co_return true;
+  co_return co_await input_.drain(drain_limit, std::chrono::steady_clock::now() + drain_time);
+}
+
+}  // namespace cube::http

@@ -1,0 +1,183 @@
+#include "node/store.hpp"
+
+#include <sqlite3.h>
+
+#include <functional>
+#include <type_traits>
+
+namespace cube::node {
+namespace {
+
+constexpr int schema_version = 1;
+constexpr const char* schema = R"(
+  CREATE TABLE template(id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, vcpu_count INTEGER NOT NULL,
+                        memory_mib INTEGER NOT NULL, disk_mib INTEGER NOT NULL, created_at_ms INTEGER NOT NULL);
+  CREATE TABLE sandbox(id TEXT PRIMARY KEY, template_id TEXT NOT NULL, state TEXT NOT NULL,
+                       started_at_ms INTEGER NOT NULL, end_at_ms INTEGER NOT NULL);
+)";
+
+Error database_error(sqlite3* database, std::string operation) {
+  const int code = sqlite3_errcode(database) & 0xff;
+  const ErrorCode kind = code == SQLITE_FULL                               ? ErrorCode::resource_exhausted
+                         : code == SQLITE_CORRUPT || code == SQLITE_NOTADB ? ErrorCode::corrupt
+                                                                           : ErrorCode::internal;
+  return make_error(kind, std::move(operation) + ": " + sqlite3_errmsg(database), "database");
+}
+
+/// One prepared statement; parameters are bound in order, a row is read column by column.
+class Statement {
+ public:
+  Statement(sqlite3* database, const char* sql) : database_(database) {
+    failed_ = sqlite3_prepare_v2(database, sql, -1, &statement_, nullptr) != SQLITE_OK;
+  }
+  ~Statement() { sqlite3_finalize(statement_); }
+  Statement(const Statement&) = delete;
+  Statement& operator=(const Statement&) = delete;
+
+  Statement& bind(std::string_view text) {
+    failed_ |= sqlite3_bind_text(statement_, ++bound_, text.data(), static_cast<int>(text.size()),
+                                 SQLITE_TRANSIENT) != SQLITE_OK;
+    return *this;
+  }
+  Statement& bind(std::int64_t number) {
+    failed_ |= sqlite3_bind_int64(statement_, ++bound_, number) != SQLITE_OK;
+    return *this;
+  }
+
+  /// Calls `row` for each result row.
+  Result<void> run(const std::function<void(Statement&)>& row = {}) {
+    if (failed_) return database_error(database_, "cannot prepare a statement");
+    for (;;) {
+      const int step = sqlite3_step(statement_);
+      if (step == SQLITE_DONE) return {};
+      if (step != SQLITE_ROW) return database_error(database_, "cannot execute a statement");
+      if (row) row(*this);
+    }
+  }
+
+  std::string text(int column) {
+    const auto* bytes = reinterpret_cast<const char*>(sqlite3_column_text(statement_, column));
+    return bytes == nullptr
+               ? ""
+               : std::string(bytes, static_cast<std::size_t>(sqlite3_column_bytes(statement_, column)));
+  }
+  std::int64_t number(int column) { return sqlite3_column_int64(statement_, column); }
+
+ private:
+  sqlite3* database_;
+  sqlite3_stmt* statement_ = nullptr;
+  int bound_ = 0;
+  bool failed_ = false;
+};
+
+Result<void> execute(sqlite3* database, const char* sql) {
+  if (sqlite3_exec(database, sql, nullptr, nullptr, nullptr) == SQLITE_OK) return {};
+  return database_error(database, "cannot change the database");
+}
+
+/// All of `work` or nothing of it.
+Result<void> transaction(sqlite3* database, const std::function<Result<void>()>& work) {
+  CUBE_TRY(execute(database, "BEGIN IMMEDIATE"));
+  auto result = work();
+  if (result.ok()) result = execute(database, "COMMIT");
+  if (!result.ok()) [[maybe_unused]]
+    const auto ignored = execute(database, "ROLLBACK");
+  return result;
+}
+
+Result<void> prepare_schema(sqlite3* database) {
+  CUBE_TRY(
+      execute(database, "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA busy_timeout=5000;"));
+  std::int64_t version = 0;
+  CUBE_TRY(Statement(database, "PRAGMA user_version").run([&](Statement& row) { version = row.number(0); }));
+  if (version == schema_version) return {};
+  if (version != 0)
+    return make_error(ErrorCode::conflict,
+                      "written by another version of cubed (schema " + std::to_string(version) +
+                          ", this one has " + std::to_string(schema_version) +
+                          "): use another state directory",
+                      "database");
+  return transaction(database, [&]() -> Result<void> {
+    CUBE_TRY(execute(database, schema));
+    return execute(database, ("PRAGMA user_version=" + std::to_string(schema_version)).c_str());
+  });
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Store>> Store::open(const std::string& path) {
+  sqlite3* database = nullptr;
+  const int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX;
+  const int opened = sqlite3_open_v2(path.c_str(), &database, flags, nullptr);
+  auto store = std::unique_ptr<Store>(new Store(database));
+  auto prepared = opened == SQLITE_OK ? prepare_schema(database) : database_error(database, "cannot open");
+  if (!prepared.ok()) {
+    prepared.error().object = path;
+    return std::move(prepared).error();
+  }
+  return store;
+}
+
+Store::~Store() { sqlite3_close(database_); }
+
+Result<std::vector<TemplateRow>> Store::templates() {
+  const std::scoped_lock lock(mutex_);
+  std::vector<TemplateRow> rows;
+  Statement query(database_,
+                  "SELECT id, name, vcpu_count, memory_mib, disk_mib, created_at_ms FROM template");
+  CUBE_TRY(query.run([&](Statement& row) {
+    rows.push_back({row.text(0), row.text(1), static_cast<std::uint32_t>(row.number(2)),
+                    static_cast<std::uint64_t>(row.number(3)), static_cast<std::uint64_t>(row.number(4)),
+                    row.number(5)});
+  }));
+  return rows;
+}
+
+Result<void> Store::put_template(const TemplateRow& row) {
+  const std::scoped_lock lock(mutex_);
+  CUBE_TRY(transaction(database_, [&]() -> Result<void> {
+    CUBE_TRY(Statement(database_, "DELETE FROM template WHERE name = ?").bind(row.name).run());
+    return Statement(database_, "INSERT INTO template VALUES(?, ?, ?, ?, ?, ?)")
+        .bind(row.id)
+        .bind(row.name)
+        .bind(row.vcpu_count)
+        .bind(static_cast<std::int64_t>(row.memory_mib))
+        .bind(static_cast<std::int64_t>(row.disk_mib))
+        .bind(row.created_at_ms)
+        .run();
+  }));
+  return execute(database_, "PRAGMA wal_checkpoint(FULL)");
+}
+
+Result<void> Store::remove_template(std::string_view id) {
+  const std::scoped_lock lock(mutex_);
+  return Statement(database_, "DELETE FROM template WHERE id = ?").bind(id).run();
+}
+
+Result<std::vector<SandboxRow>> Store::sandboxes() {
+  const std::scoped_lock lock(mutex_);
+  std::vector<SandboxRow> rows;
+  Statement query(database_, "SELECT id, template_id, state, started_at_ms, end_at_ms FROM sandbox");
+  CUBE_TRY(query.run([&](Statement& row) {
+    rows.push_back({row.text(0), row.text(1), row.text(2), row.number(3), row.number(4)});
+  }));
+  return rows;
+}
+
+Result<void> Store::put_sandbox(const SandboxRow& row) {
+  const std::scoped_lock lock(mutex_);
+  return Statement(database_, "INSERT OR REPLACE INTO sandbox VALUES(?, ?, ?, ?, ?)")
+      .bind(row.id)
+      .bind(row.template_id)
+      .bind(row.state)
+      .bind(row.started_at_ms)
+      .bind(row.end_at_ms)
+      .run();
+}
+
+Result<void> Store::remove_sandbox(std::string_view id) {
+  const std::scoped_lock lock(mutex_);
+  return Statement(database_, "DELETE FROM sandbox WHERE id = ?").bind(id).run();
+}
+
+}  // namespace cube::node

@@ -1,0 +1,60 @@
+// Store: what must outlive the daemon, in one SQLite database (write-ahead log).
+//
+// A commit survives the daemon's death at once and the machine's at the next checkpoint; templates, which are
+// worth more than a running sandbox, are checkpointed before put_template returns. Safe from any thread;
+// blocks.
+#pragma once
+
+#include <cstdint>
+#include <cube/core.hpp>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <string_view>
+#include <vector>
+
+struct sqlite3;
+
+namespace cube::node {
+
+struct TemplateRow {
+  std::string id;
+  std::string name;
+  std::uint32_t vcpu_count = 0;
+  std::uint64_t memory_mib = 0;
+  std::uint64_t disk_mib = 0;
+  std::int64_t created_at_ms = 0;  ///< since 1970
+};
+
+struct SandboxRow {
+  std::string id;
+  std::string template_id;
+  std::string state;
+  std::int64_t started_at_ms = 0;
+  std::int64_t end_at_ms = 0;
+};
+
+class Store {
+ public:
+  /// Creates the database if there is none. `conflict` if it was written by another version.
+  static Result<std::unique_ptr<Store>> open(const std::string& path);
+  ~Store();
+
+  Result<std::vector<TemplateRow>> templates();
+  /// Takes the name away from whoever had it, in the same transaction.
+  Result<void> put_template(const TemplateRow& row);
+  Result<void> remove_template(std::string_view id);
+
+  Result<std::vector<SandboxRow>> sandboxes();
+  Result<void> put_sandbox(const SandboxRow& row);
+  Result<void> remove_sandbox(std::string_view id);
+
+ private:
+  explicit Store(sqlite3* database) : database_(database) {}
+
+  std::mutex mutex_;
+  sqlite3* database_;
+};
+
+}  // namespace cube::node

@@ -1,0 +1,21 @@
+// Forwarding: one request into a sandbox, over a connection that waits or a new one.
+#pragma once
+
+#include <cube/http.hpp>
+#include <cube/node.hpp>
+#include <memory>
+
+#include "proxy/idle_pool.hpp"
+#include "proxy/target.hpp"
+
+namespace cube::proxy {
+
+struct Gateway {
+  node::Sandboxes& sandboxes;
+  std::shared_ptr<IdlePool> pool;
+};
+
+asio::awaitable<void> forward(std::shared_ptr<const Gateway> gateway, http::Exchange& exchange,
+                              Target target);
+
+}  // namespace cube::proxy

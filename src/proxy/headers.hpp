@@ -1,0 +1,23 @@
+// What of a message's headers belongs to one connection only (RFC 9110 section 7.6.1) and is not passed on.
+#pragma once
+
+#include <cube/http.hpp>
+
+namespace cube::proxy {
+
+/// The client asks to switch protocols.
+bool asks_for_upgrade(const http::Headers& headers);
+
+/// How many bytes it has is known, or that it comes in chunks.
+bool has_body(const http::RequestHead& request);
+
+/// The request as the guest gets it. `upgrade` passes the switch of protocols on.
+http::RequestHead forwarded_request(const http::RequestHead& request, std::string target, bool upgrade);
+
+/// The response as the client gets it. Framing and keep-alive are the server's business again.
+http::ResponseHead forwarded_response(const http::ResponseHead& response);
+
+/// A 101 as the client gets it.
+http::ResponseHead forwarded_switch(const http::ResponseHead& response);
+
+}  // namespace cube::proxy

@@ -1,0 +1,50 @@
+// IdlePool: connections into sandboxes that wait for the next request to the same port.
+#pragma once
+
+#include <asio/any_io_executor.hpp>
+#include <asio/steady_timer.hpp>
+#include <chrono>
+#include <cube/http.hpp>
+#include <list>
+#include <memory>
+#include <optional>
+#include <string>
+
+namespace cube::proxy {
+
+class IdlePool : public std::enable_shared_from_this<IdlePool> {
+ public:
+  static constexpr std::size_t most_per_port = 8;
+  static constexpr std::size_t most = 256;
+  static constexpr std::chrono::seconds longest_idle{10};
+
+  explicit IdlePool(asio::any_io_executor loop) : expiry_(std::move(loop)) {}
+
+  /// The one used last, which is the least likely to be closed by the guest just now.
+  std::optional<http::ClientConnection> take(const std::string& sandbox_id, std::uint16_t port);
+
+  /// Does nothing but close it if it is not reusable.
+  void put(const std::string& sandbox_id, std::uint16_t port, http::ClientConnection connection);
+
+  /// The sandbox is gone.
+  void drop(const std::string& sandbox_id);
+
+  std::size_t size() const { return idle_.size(); }
+
+ private:
+  struct Idle {
+    std::string sandbox_id;
+    std::uint16_t port;
+    http::ClientConnection connection;
+    std::chrono::steady_clock::time_point since;
+  };
+
+  void make_room(const std::string& sandbox_id, std::uint16_t port);
+  void expire_later();
+
+  std::list<Idle> idle_;  ///< the longest idle first
+  asio::steady_timer expiry_;
+  bool expiring_ = false;
+};
+
+}  // namespace cube::proxy
