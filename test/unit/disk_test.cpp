@@ -45,7 +45,8 @@ Bytes pattern(std::size_t size, unsigned seed) {
 }
 
 void store(const std::string& path, const Bytes& bytes) {
-  auto file = open_file(path, O_WRONLY | O_CREAT | O_TRUNC);
+  ::unlink(path.c_str());  // ext4 writes back a file at once that is truncated and filled again
+  auto file = open_file(path, O_WRONLY | O_CREAT | O_EXCL);
   REQUIRE(file.ok());
   REQUIRE(write_exactly(file->get(), bytes, 0).ok());
 }
