@@ -148,7 +148,7 @@ class Build {
 
   guest::InitRequest template_identity() const {
     guest::InitRequest request;
-    request.sandbox_id = id_;
+    request.sandbox_id = make_sandbox_id("0000");  // no node owns it
     request.template_id = id_;
     request.entropy_hex = random_hex(64);
     request.unix_time_ns = std::chrono::duration_cast<std::chrono::nanoseconds>(
