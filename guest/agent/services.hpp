@@ -13,7 +13,8 @@ namespace cube::agent {
 /// process.Process: programs run for users (List, Start, Connect, Update, StreamInput, SendInput, SendSignal,
 /// CloseStdin). The returned object owns every process it started.
 class ProcessService;
-std::shared_ptr<ProcessService> add_process_service(Router& router, asio::any_io_executor loop,
+class Children;
+std::shared_ptr<ProcessService> add_process_service(Router& router, asio::any_io_executor loop, Children& children,
                                                     const Settings& settings);
 
 /// filesystem.Filesystem: Stat, MakeDir, Move, ListDir, Remove, WatchDir, CreateWatcher, GetWatcherEvents,

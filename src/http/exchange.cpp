@@ -69,8 +69,6 @@ asio::awaitable<Result<void>> ServerExchange::respond(ResponseHead head, std::st
   if (!checked.ok()) co_return checked;
   if (has_no_body(head.status) && !body.empty())
     co_return make_error(ErrorCode::invalid_argument, "a body with status " + std::to_string(head.status));
-  if (input_.exceeds(drain_limit)) keep_alive_ = false;
-  set_connection_header(head.headers);
 
   // Without a body the length is a statement about another response, which only the handler can make.
   const bool states_length = head.status == 304 || (answers_head() && head.headers.get("Content-Length"));
@@ -79,6 +77,8 @@ asio::awaitable<Result<void>> ServerExchange::respond(ResponseHead head, std::st
   else if (!states_length)
     head.headers.set("Content-Length", std::to_string(body.size()));
   if (answers_head()) body.clear();
+  if (input_.exceeds(drain_limit)) keep_alive_ = false;
+  set_connection_header(head.headers);
 
   auto sent = co_await output_.send_whole(write_response_head(head), std::move(body));
   connection_->on_end(nullptr);

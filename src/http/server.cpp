@@ -186,22 +186,23 @@ asio::awaitable<void> Server::Impl::run(std::shared_ptr<Impl> self, std::shared_
 
 asio::awaitable<void> Server::Impl::handle(std::shared_ptr<Impl> self, std::shared_ptr<Connection> connection,
                                            ServerExchange& exchange) {
-  std::string failure;
+  const auto report = [&](LogLevel level, std::string_view what) {
+    // Without the query: it may carry a signature.
+    log(level, "http", what,
+        {{"method", exchange.request().method},
+         {"path", std::string(exchange.request().path())},
+         {"remote", connection->remote()}});
+  };
   try {
     co_await self->handler(exchange);
+    const bool complete = exchange.finished() || exchange.upgraded();
+    if (!complete && !connection->ended())
+      report(LogLevel::warning, "the handler left the response unfinished");
   } catch (const std::exception& exception) {
-    failure = std::string("the handler threw: ") + exception.what();
+    report(LogLevel::error, std::string("the handler threw: ") + exception.what());
   } catch (...) {
-    failure = "the handler threw";
+    report(LogLevel::error, "the handler threw");
   }
-  const bool complete = exchange.finished() || exchange.upgraded();
-  if (!complete && failure.empty() && !connection->ended())
-    failure = "the handler left the response unfinished";
-  if (!failure.empty())
-    log(LogLevel::error, "http", failure,
-        {{"method", exchange.request().method},
-         {"target", exchange.request().target},
-         {"remote", connection->remote()}});
   if (exchange.started() || connection->closed()) co_return;
   ResponseHead head{500, {{"Content-Type", "application/json"}}};
   auto ignored = co_await exchange.respond(std::move(head), error_body(500, "internal error"));

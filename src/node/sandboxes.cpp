@@ -202,8 +202,8 @@ class SandboxesImpl final : public Sandboxes, public std::enable_shared_from_thi
 
     enter(*sandbox, SandboxState::running);
     arm_deadline(sandbox);
-    const auto saved =
-        co_await run_on(executors_.workers, [&, row = row_of(*sandbox)] { return store_.put_sandbox(row); });
+    const SandboxRow row = row_of(*sandbox);
+    const auto saved = co_await run_on(executors_.workers, [&] { return store_.put_sandbox(row); });
     if (!saved.ok()) co_return saved.error();
     if (sandbox->info.state != SandboxState::running)
       co_return make_error(ErrorCode::unavailable, "the sandbox ended while it was created",
@@ -258,8 +258,8 @@ class SandboxesImpl final : public Sandboxes, public std::enable_shared_from_thi
     if (!sandbox) co_return not_found(id);
     sandbox->info.end_at = end;
     arm_deadline(sandbox);
-    co_return co_await run_on(executors_.workers,
-                              [&, row = row_of(*sandbox)] { return store_.put_sandbox(row); });
+    const SandboxRow row = row_of(*sandbox);
+    co_return co_await run_on(executors_.workers, [&] { return store_.put_sandbox(row); });
   }
 
   void arm_deadline(const SandboxPtr& sandbox) {

@@ -15,11 +15,6 @@ namespace {
 constexpr int most_dials = 5;
 constexpr std::chrono::milliseconds first_dial_pause{100};
 
-asio::awaitable<void> answer(http::Exchange& exchange, Reply reply) {
-  const auto sent = co_await exchange.respond(std::move(reply.head), std::move(reply.body));
-  static_cast<void>(sent);  // a client that is gone gets no answer
-}
-
 asio::awaitable<void> pause(std::shared_ptr<Transfer> transfer, std::chrono::milliseconds time) {
   asio::steady_timer& timer = transfer->changed;
   asio::error_code ignored;
@@ -109,25 +104,25 @@ asio::awaitable<std::optional<http::ResponseHead>> get_response(const Gateway& g
   const http::RequestHead head = forwarded_request(request, target.request_target, upgrade);
   if (!upgrade) {
     auto response = co_await try_waiting_connection(gateway, exchange, target, transfer, head);
-    if (response) co_return response;
+    if (response || transfer->client_gone) co_return response;
   }
   // What a failed attempt has taken of the body is lost, and what is not idempotent may have been done.
   const bool sent_before = transfer->guest.has_value();
   if (sent_before && (has_body(request) || !is_idempotent(request.method))) {
-    co_await answer(exchange, no_response(gateway, request, target, *transfer));
+    co_await send_reply(exchange, no_response(gateway, request, target, *transfer));
     co_return std::nullopt;
   }
   transfer->guest.reset();
   auto stream = co_await dial(gateway, target, transfer);
   if (transfer->client_gone) co_return std::nullopt;
   if (!stream.ok()) {
-    co_await answer(exchange, dial_failure(request, target, stream.error()));
+    co_await send_reply(exchange, dial_failure(request, target, stream.error()));
     co_return std::nullopt;
   }
   transfer->guest.emplace(std::move(*stream));
   auto response = co_await send_request(exchange, transfer, head);
   if (response.ok()) co_return std::move(*response);
-  if (!transfer->client_gone) co_await answer(exchange, no_response(gateway, request, target, *transfer));
+  if (!transfer->client_gone) co_await send_reply(exchange, no_response(gateway, request, target, *transfer));
   co_return std::nullopt;
 }
 
@@ -136,7 +131,7 @@ asio::awaitable<void> switch_protocols(const Gateway& gateway, http::Exchange& e
                                        bool upgrade) {
   if (!upgrade) {
     transfer->guest->close();  // a switch nobody asked for
-    co_await answer(exchange, no_response(gateway, exchange.request(), target, *transfer));
+    co_await send_reply(exchange, no_response(gateway, exchange.request(), target, *transfer));
     co_return;
   }
   auto client = co_await exchange.upgrade(forwarded_switch(response));

@@ -12,20 +12,15 @@ struct Proxy {
   http::Handler otherwise;
 };
 
-asio::awaitable<void> answer(http::Exchange& exchange, Reply reply) {
-  const auto sent = co_await exchange.respond(std::move(reply.head), std::move(reply.body));
-  static_cast<void>(sent);  // a client that is gone gets no answer
-}
-
 asio::awaitable<void> handle(std::shared_ptr<const Proxy> proxy, http::Exchange& exchange) {
   Destination destination = find_destination(exchange.request());
   if (auto* bad = std::get_if<BadTarget>(&destination)) {
-    co_await answer(exchange, bad_request(bad->message));
+    co_await send_reply(exchange, bad_request(bad->message));
   } else if (auto* target = std::get_if<Target>(&destination)) {
     const std::string_view path =
         std::string_view(target->request_target).substr(0, target->request_target.find('?'));
     if (target->port == envd_tcp_port && is_internal_envd_path(path))
-      co_await answer(exchange, internal_route());
+      co_await send_reply(exchange, internal_route());
     else
       co_await forward(proxy->gateway, exchange, std::move(*target));
   } else {

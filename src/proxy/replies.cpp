@@ -60,4 +60,9 @@ Reply bad_gateway(const http::RequestHead& request, const Target& target, const 
   return gateway_reply(request, target, message, Name::sandbox_and_port);
 }
 
+asio::awaitable<void> send_reply(http::Exchange& exchange, Reply reply) {
+  const auto sent = co_await exchange.respond(std::move(reply.head), std::move(reply.body));
+  static_cast<void>(sent);  // a client that is gone gets no answer
+}
+
 }  // namespace cube::proxy

@@ -22,4 +22,6 @@ Reply port_not_open(const http::RequestHead& request, const Target& target);
 /// The sandbox runs, but `message`.
 Reply bad_gateway(const http::RequestHead& request, const Target& target, const std::string& message);
 
+asio::awaitable<void> send_reply(http::Exchange& exchange, Reply reply);
+
 }  // namespace cube::proxy

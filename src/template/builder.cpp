@@ -24,7 +24,7 @@ using SteadyClock = std::chrono::steady_clock;
 // to wait for, no PS/2 device to probe.
 constexpr std::string_view kernel_arguments =
     "console=ttyS0 quiet reboot=k panic=-1 root=/dev/vda rw rootfstype=ext4 init=/sbin/cube-agent "
-    "random.trust_cpu=on nomodule i8042.noaux i8042.nomux i8042.dumbkbd 8250.nr_uarts=1";
+    "pci=off random.trust_cpu=on nomodule i8042.noaux i8042.nomux i8042.dumbkbd 8250.nr_uarts=1";
 
 constexpr milliseconds ready_pause{250};
 constexpr milliseconds one_ready_try{60'000};
@@ -148,7 +148,7 @@ class Build {
 
   guest::InitRequest template_identity() const {
     guest::InitRequest request;
-    request.sandbox_id = id_;
+    request.sandbox_id = make_sandbox_id("0000");  // no node owns it
     request.template_id = id_;
     request.entropy_hex = random_hex(64);
     request.unix_time_ns = std::chrono::duration_cast<std::chrono::nanoseconds>(

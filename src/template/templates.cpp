@@ -101,7 +101,7 @@ class TemplatesImpl final : public Templates, public std::enable_shared_from_thi
     if (!index) co_return index.error();
     const std::string id = entries_[*index].info.id;
     entries_.erase(entries_.begin() + static_cast<std::ptrdiff_t>(*index));
-    co_return co_await run_on(executors_.workers, [this, id]() -> Result<void> {
+    co_return co_await run_on(executors_.workers, [&]() -> Result<void> {
       CUBE_TRY(store_.remove_template(id));
       return snapshot::remove(directory_of(id));
     });
@@ -137,7 +137,8 @@ class TemplatesImpl final : public Templates, public std::enable_shared_from_thi
     info.disk_mib = shape->disk_bytes >> 20;
     auto opened = co_await run_on(executors_.workers, [&] { return publish(info); });
     if (!opened) co_return std::move(opened).error();
-    co_await replace(Entry{info, std::move(opened)});
+    Entry entry{info, std::move(opened)};  // named: g++ 12 destroys an aggregate in a co_await expression twice
+    co_await replace(std::move(entry));
     co_return info;
   }
 

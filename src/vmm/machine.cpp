@@ -186,10 +186,12 @@ class MachineImpl final : public Machine, private ExitHandler {
   void fail(StopReason::Kind kind, std::string detail) {
     if (stopped_.exchange(true)) return;
     for (const auto& vcpu : vcpus_) vcpu->request_stop();
-    if (config_.on_stop)
-      asio::post(executors_.loop, [on_stop = config_.on_stop, reason = StopReason{kind, std::move(detail)}] {
-        on_stop(reason);
-      });
+    // Streams into the guest end now, not when the last owner of the machine goes.
+    asio::post(executors_.loop, [vsock = vsock_, on_stop = config_.on_stop,
+                                 reason = StopReason{kind, std::move(detail)}] {
+      if (vsock) vsock->shut_down();
+      if (on_stop) on_stop(reason);
+    });
   }
 
   /// The device whose window holds an access, and the offset inside.

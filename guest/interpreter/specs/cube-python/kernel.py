@@ -1,0 +1,35 @@
+"""IPython's kernel, set up for output that programs read."""
+
+import logging
+import sys
+
+import zmq
+
+# The debugger nobody can attach to would cost every kernel its memory.
+sys.modules["debugpy"] = None
+from ipykernel.kernelapp import IPKernelApp  # noqa: E402
+
+del sys.modules["debugpy"]
+
+import cube_display  # noqa: E402
+import cube_session  # noqa: E402,F401 found in sys.modules by the snippets of languages.py
+
+
+class Application(IPKernelApp):
+    def init_iopub(self, context):
+        context.setsockopt(zmq.SNDHWM, 0)  # an output is never dropped
+        super().init_iopub(context)
+
+
+if __name__ == "__main__":
+    # The cells import from their own directory first; ours stays reachable for cube_charts, imported when needed.
+    sys.path.append(sys.path[0])
+    sys.path[0] = ""
+    application = Application.instance()
+    application.log_level = logging.ERROR
+    application.config.InteractiveShell.colors = "NoColor"
+    application.config.PlainTextFormatter.max_seq_length = 0
+    application.config.HistoryManager.hist_file = ":memory:"
+    application.initialize()
+    cube_display.install(application.shell)
+    application.start()

@@ -1,0 +1,160 @@
+"""The real daemon with real guests: in the KVM lab, or directly where the processor can."""
+
+import json
+import os
+import pathlib
+import shlex
+import socket
+import subprocess
+import tempfile
+import time
+import urllib.error
+import urllib.request
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BUILD = pathlib.Path(os.environ.get("CUBED_BUILD", ROOT / "build/check"))
+KEY = "e2b_" + "0123456789abcdef" * 2 + "01234567"
+READY = "curl -sf http://127.0.0.1:49999/health"
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def wait_until(condition, seconds, what):
+    """Polls until the condition holds; its value."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.05)
+    raise AssertionError(f"not within {seconds} s: {what}")
+
+
+class Host:
+    """The machine that cubed runs on."""
+
+    def __init__(self, run_directory):
+        self.run = pathlib.Path(run_directory)
+        self.api_port, self.control_port = free_port(), free_port()
+        self.direct = subprocess.run([ROOT / "tools/lab", "--check"], capture_output=True, text=True,
+                                     check=True).stdout.startswith("hardware")
+        self.state = str(self.run / "state") if self.direct else "/var/lib/cubed/state"
+        server = ["python3", str(ROOT / "test/e2e/host.py"), str(self.control_port)]
+        if not self.direct:
+            server = [str(ROOT / "tools/lab"), "--ephemeral", "--memory", "8G", "--share", str(self.run),
+                      "--forward", str(self.api_port), "--forward", str(self.control_port), "--"] + server
+        self.log = open(self.run / "host.log", "wb")
+        self.process = subprocess.Popen(server, stdout=self.log, stderr=self.log, stdin=subprocess.DEVNULL)
+        wait_until(self._answers, 120, "the lab answers")
+
+    def _answers(self):
+        assert self.process.poll() is None, (self.run / "host.log").read_text()
+        try:
+            return self.shell("true") == ""
+        except OSError:
+            return False
+
+    def shell(self, command, check=True):
+        """Runs a bash command line there; its output."""
+        request = urllib.request.Request(f"http://127.0.0.1:{self.control_port}/", data=command.encode())
+        with urllib.request.urlopen(request, timeout=600) as response:
+            answer = json.load(response)
+        if check and answer["status"] != 0:
+            raise AssertionError(f"{command}: status {answer['status']}: {answer['output']}")
+        return answer["output"]
+
+    def stop(self):
+        self.process.terminate()
+        self.process.wait(timeout=60)
+
+
+class Daemon:
+    """cubed, which can be started, killed and looked at."""
+
+    def __init__(self, host, images, kernel):
+        self.host = host
+        self.url = f"http://127.0.0.1:{host.api_port}"
+        self.command = [str(BUILD / "src/daemon/cubed"), "--listen", f"127.0.0.1:{host.api_port}", "--kernel", kernel,
+                        "--image-dir", images, "--state-dir", host.state, "--api-key-file", f"{host.state}.key"]
+        host.shell(f"mkdir -p {os.path.dirname(host.state)} && echo {KEY} > {host.state}.key")
+        self.pid = None
+
+    def start(self, *options):
+        command = shlex.join(self.command + list(options))
+        self.pid = int(self.host.shell(f"setsid {command} >> {self.host.run}/cubed.log 2>&1 < /dev/null & echo $!"))
+        wait_until(self.healthy, 60, "the daemon is healthy")
+
+    def healthy(self):
+        try:
+            return self.request("GET", "/health", key=None)[0] == 200
+        except OSError:
+            return False
+
+    def signal(self, name):
+        """Sends a signal and waits until the process is gone."""
+        self.host.shell(f"kill -{name} {self.pid} && while kill -0 {self.pid} 2>/dev/null; do sleep 0.05; done")
+
+    def request(self, method, path, body=None, key=KEY, headers=()):
+        """Status and body of one request; a body that is not bytes is sent as JSON."""
+        data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        request = urllib.request.Request(self.url + path, data=data, method=method)
+        request.add_header("Content-Type", "application/json")
+        if key:
+            request.add_header("X-API-Key", key)
+        for name, value in headers:
+            request.add_header(name, value)
+        try:
+            with urllib.request.urlopen(request, timeout=120) as response:
+                return response.status, response.read()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read()
+
+    def cubectl(self, *arguments, check=True):
+        done = subprocess.run([BUILD / "tools/cubectl/cubectl", "--api-url", self.url, "--api-key", KEY, *arguments],
+                              capture_output=True, text=True, timeout=900)
+        if check:
+            assert done.returncode == 0, done.stderr
+        return done
+
+    def footprint(self):
+        """What must not grow: descriptors, mappings and threads of the daemon, files in its state directory."""
+        counts = self.host.shell(f"ls /proc/{self.pid}/fd | wc -l; wc -l < /proc/{self.pid}/maps;"
+                                 f"ls /proc/{self.pid}/task | wc -l; find {self.host.state} -not -name 'store.db-*' | wc -l")
+        return dict(zip(("descriptors", "mappings", "threads", "files"), map(int, counts.split())))
+
+
+@pytest.fixture(scope="session")
+def host():
+    with tempfile.TemporaryDirectory(prefix="cubed-e2e-") as directory:
+        machine = Host(directory)
+        yield machine
+        machine.stop()
+
+
+@pytest.fixture(scope="session")
+def daemon(host):
+    kernel, images = subprocess.run([ROOT / "tools/images", "--agent", BUILD / "guest/agent/cube-agent"],
+                                    stdout=subprocess.PIPE, text=True, check=True).stdout.split()
+    cubed = Daemon(host, images, kernel)
+    cubed.start()
+    cubed.cubectl("template", "build", "base")
+    cubed.cubectl("template", "build", "code-interpreter-v1", "--memory", "2048", "--ready-cmd", READY)
+    os.environ.update(E2B_API_URL=cubed.url, E2B_SANDBOX_URL=cubed.url, E2B_API_KEY=KEY)
+    yield cubed
+    cubed.signal("TERM")
+    log = (host.run / "cubed.log").read_text()
+    assert "a transition that should not be" not in log
+
+
+@pytest.fixture
+def sandbox(daemon):
+    from e2b import Sandbox
+
+    with Sandbox.create("base") as box:
+        yield box

@@ -1,0 +1,146 @@
+"""Crashes and full disks. These restart the daemon."""
+
+import json
+import threading
+import time
+
+import pytest
+from e2b import Sandbox, SandboxNotFoundException
+
+
+def test_clean_shutdown_and_start(daemon):
+    box = Sandbox.create("base")
+    daemon.signal("TERM")
+    daemon.start()
+    with pytest.raises(SandboxNotFoundException):
+        box.get_info()
+    with Sandbox.create("base") as again:
+        assert again.commands.run("echo back").stdout == "back\n"
+
+
+def test_killed_while_sandboxes_run(daemon):
+    boxes = [Sandbox.create("base") for _ in range(3)]
+    files = daemon.footprint()["files"]
+    daemon.signal("KILL")
+    daemon.start()
+    assert json.loads(daemon.request("GET", "/v2/sandboxes")[1]) == []
+    for box in boxes:
+        assert daemon.request("GET", f"/sandboxes/{box.sandbox_id}")[0] == 404
+    assert daemon.footprint()["files"] == files
+    log = (daemon.host.run / "cubed.log").read_text()
+    lost = "".join(line for line in log.splitlines() if "sandbox was lost" in line)
+    assert all(box.sandbox_id in lost for box in boxes)
+    with Sandbox.create("base") as again:
+        assert again.commands.run("echo back").stdout == "back\n"
+
+
+def test_killed_in_the_middle_of_a_template_build(daemon):
+    files = daemon.footprint()["files"]
+    outcome = []
+    thread = threading.Thread(target=lambda: outcome.append(daemon.cubectl("template", "build", "half", "--image",
+                                                                           "base.ext4", check=False)))
+    thread.start()
+    deadline = time.monotonic() + 60
+    while ".tmp-" not in daemon.host.shell(f"ls -a {daemon.host.state}/templates"):
+        assert time.monotonic() < deadline
+    daemon.signal("KILL")
+    thread.join()
+    assert outcome[0].returncode == 1
+    daemon.start()
+    assert "half" not in daemon.cubectl("template", "list").stdout
+    assert daemon.footprint()["files"] == files
+    with Sandbox.create("base") as again:
+        assert again.commands.run("echo back").stdout == "back\n"
+
+
+def test_two_daemons_do_not_share_a_state_directory(daemon):
+    command = " ".join(daemon.command).replace(f":{daemon.host.api_port}", ":0")
+    output = daemon.host.shell(f"timeout 20 {command} 2>&1 || true")
+    assert "another cubed uses this state directory" in output
+
+
+@pytest.mark.parametrize(
+    "options, reason",
+    [
+        ("--kvm-device /dev/null", "not a KVM device"),
+        ("--kvm-device /dev/nothing", "/dev/nothing"),
+        ("--kernel /nowhere", "cannot read the guest kernel"),
+        ("--listen nonsense", "not ADDRESS:PORT"),
+        ("--listen 0.0.0.0:0 --no-auth", "loopback"),
+        ("--state-dir /proc/nowhere", "/proc/nowhere"),
+        ("--frobnicate", "--frobnicate"),
+    ],
+)
+def test_start_is_refused_with_a_reason(daemon, options, reason):
+    base = " ".join(daemon.command).replace(f":{daemon.host.api_port}", ":0").replace(daemon.host.state, "/tmp/other")
+    output = daemon.host.shell(f"timeout 20 {base} {options} 2>&1; echo status $?")
+    assert reason in output and "status 0" not in output and "status 124" not in output
+
+
+def test_a_taken_port_and_another_version(daemon):
+    base = " ".join(daemon.command).replace(daemon.host.state, "/tmp/other")
+    output = daemon.host.shell(f"timeout 20 {base} 2>&1; echo status $?")
+    assert str(daemon.host.api_port) in output and "status 1" in output
+    daemon.host.shell("echo 99 > /tmp/other/version")
+    output = daemon.host.shell(f"timeout 20 {base} 2>&1; echo status $?")
+    assert "written by another version" in output and "status 1" in output
+
+
+def test_a_full_disk_while_snapshotting(daemon):
+    templates = f"{daemon.host.state}/templates"
+    before = daemon.footprint()["files"]
+    # All of the file system but what the copy of the root file system needs.
+    free = int(daemon.host.shell(f"df --output=avail -B1M {templates} | tail -1"))
+    image = daemon.command[daemon.command.index("--image-dir") + 1] + "/base.ext4"
+    needed = int(daemon.host.shell(f"du -m {image}").split()[0]) + 20
+    daemon.host.shell(f"fallocate -l {free - needed}M {daemon.host.state}/../filler")
+    try:
+        failed = daemon.cubectl("template", "build", "full", "--image", "base.ext4", check=False)
+        assert failed.returncode == 1 and "No space left" in failed.stderr
+    finally:
+        daemon.host.shell(f"rm {daemon.host.state}/../filler")
+    assert "full" not in daemon.cubectl("template", "list").stdout
+    assert daemon.footprint()["files"] == before
+    with Sandbox.create("base") as box:
+        assert box.commands.run("echo fine").stdout == "fine\n"
+
+
+def test_a_damaged_template_is_refused_and_the_others_work(daemon):
+    daemon.cubectl("template", "build", "victim", "--image", "base.ext4")
+    victim = next(line for line in daemon.cubectl("template", "list").stdout.splitlines() if "victim" in line).split()[0]
+    daemon.signal("TERM")
+    daemon.host.shell(f"chmod u+w {daemon.host.state}/templates/{victim}/state && "
+                      f"printf X | dd of={daemon.host.state}/templates/{victim}/state bs=1 seek=100 conv=notrunc")
+    daemon.start()
+    status, content = daemon.request("POST", "/v2/sandboxes", {"templateID": "victim"})
+    assert status == 500 and "state" in json.loads(content)["message"]
+    with Sandbox.create("base") as box:
+        assert box.commands.run("echo fine").stdout == "fine\n"
+    daemon.cubectl("template", "delete", "victim")
+
+
+def test_a_template_deleted_under_its_sandboxes(daemon):
+    daemon.cubectl("template", "build", "short-lived", "--image", "base.ext4")
+    with Sandbox.create("short-lived") as box:
+        daemon.cubectl("template", "delete", "short-lived")
+        assert box.commands.run("ls /usr/bin | wc -l").exit_code == 0
+        assert daemon.request("POST", "/v2/sandboxes", {"templateID": "short-lived"})[0] == 404
+
+
+def test_a_hundred_sandboxes_leave_nothing_behind(daemon):
+    def come_and_go(count):
+        for _ in range(count):
+            with Sandbox.create("base") as box:
+                box.commands.run("true")
+
+    come_and_go(5)
+    before = daemon.footprint()
+    come_and_go(100)
+    deadline = time.monotonic() + 30
+    while True:  # teardown goes on behind the last answer
+        after = daemon.footprint()
+        if all(after[name] <= before[name] + slack for name, slack in
+               (("descriptors", 2), ("mappings", 24), ("threads", 0), ("files", 0))):
+            break
+        assert time.monotonic() < deadline, (before, after)
+        time.sleep(0.2)

@@ -1,0 +1,518 @@
+// The filesystem service and /files over HTTP, on real directories of this machine.
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+#include <zlib.h>
+
+#include <asio/co_spawn.hpp>
+#include <asio/io_context.hpp>
+#include <asio/post.hpp>
+#include <asio/use_awaitable.hpp>
+#include <catch2/catch.hpp>
+#include <filesystem>
+#include <fstream>
+
+#include "connect_stream.hpp"
+#include "services.hpp"
+
+using namespace cube;
+using namespace cube::agent;
+
+namespace {
+
+/// The two services on a server, and a directory for them to work in.
+class Site {
+ public:
+  Site() {
+    settings.default_user = user_name_of(::geteuid());
+    settings.default_workdir = directory;
+    std::filesystem::create_directories(directory);
+    service = add_filesystem_service(router, loop.get_executor(), settings);
+    port = server.listen("127.0.0.1", 0).value();
+  }
+  ~Site() {
+    server.stop();
+    std::filesystem::remove_all(directory);
+  }
+
+  void run(asio::awaitable<void> test) {
+    std::exception_ptr failure;
+    bool done = false;
+    asio::co_spawn(loop, std::move(test), [&](std::exception_ptr exception) {
+      failure = exception;
+      done = true;
+      loop.stop();
+    });
+    loop.run_for(std::chrono::seconds(120));
+    if (failure) std::rethrow_exception(failure);
+    REQUIRE(done);
+  }
+
+  asio::awaitable<http::ClientConnection> connect() {
+    auto stream = co_await http::connect_tcp("127.0.0.1", port, std::chrono::seconds(5));
+    co_return http::ClientConnection(std::move(*stream));
+  }
+
+  http::RequestHead head(std::string method, std::string target, std::string type = {}) const {
+    http::RequestHead result;
+    result.method = std::move(method);
+    result.target = std::move(target);
+    result.headers.add("Host", "guest");
+    if (!type.empty()) result.headers.add("Content-Type", std::move(type));
+    return result;
+  }
+
+  asio::awaitable<http::Response> request(http::RequestHead head, std::string body) {
+    auto connection = co_await connect();
+    auto response = co_await http::request(connection, std::move(head), std::move(body), 16 << 20);
+    co_return std::move(*response);
+  }
+
+  asio::awaitable<http::Response> call(std::string method, std::string json) {
+    co_return co_await request(head("POST", "/filesystem.Filesystem/" + method, "application/json"),
+                               std::move(json));
+  }
+
+  /// The code of an RPC's error, or "ok".
+  asio::awaitable<std::string> outcome(std::string method, std::string json) {
+    const auto response = co_await call(std::move(method), std::move(json));
+    if (response.status == 200) co_return "ok";
+    co_return std::to_string(response.status) + ' ' +
+        JsonObject::parse(response.body).value().string("code").value();
+  }
+
+  /// The polled watcher's events since the last call, as "CREATE a, WRITE a".
+  asio::awaitable<std::string> events(std::string id) {
+    co_await asio::post(loop, asio::use_awaitable);  // lets the watcher see what is there
+    const auto response = co_await call("GetWatcherEvents", "{\"watcherId\":\"" + id + "\"}");
+    REQUIRE(response.status == 200);
+    std::string text;
+    simdjson::dom::parser parser;
+    for (const simdjson::dom::element event : parser.parse(response.body)["events"].get_array()) {
+      if (!text.empty()) text += ", ";
+      text += std::string_view(event["type"].get_string()).substr(11);
+      text += ' ';
+      text += std::string_view(event["name"].get_string());
+    }
+    co_return text;
+  }
+
+  asio::awaitable<std::string> watch(std::string path, bool recursive) {
+    const auto response = co_await call(
+        "CreateWatcher", "{\"path\":\"" + path + "\",\"recursive\":" + (recursive ? "true}" : "false}"));
+    co_return JsonObject::parse(response.body).value().string("watcherId").value();
+  }
+
+  void write(const std::string& name, std::string_view content) const {
+    std::ofstream(directory + '/' + name) << content;
+  }
+  std::string read(const std::string& name) const {
+    return read_file(directory + '/' + name, 1 << 20).value();
+  }
+
+  const std::string directory = std::filesystem::temp_directory_path() / ("cube-files-test-" + random_hex(6));
+  asio::io_context loop{1};
+  Settings settings;
+  Router router;
+  std::shared_ptr<FilesystemService> service;
+  http::Server server{loop.get_executor(), [this](http::Exchange& exchange) { return serve(exchange); }};
+  std::uint16_t port = 0;
+
+ private:
+  asio::awaitable<void> serve(http::Exchange& exchange) {
+    if (co_await router.serve(exchange)) co_return;
+    co_await serve_files(exchange, settings);
+  }
+};
+
+std::string gzip(const std::string& text) {
+  z_stream stream{};
+  REQUIRE(::deflateInit2(&stream, 9, Z_DEFLATED, MAX_WBITS + 16, 8, Z_DEFAULT_STRATEGY) == Z_OK);
+  std::string out(text.size() + 1024, '\0');
+  stream.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(text.data()));
+  stream.avail_in = static_cast<uInt>(text.size());
+  stream.next_out = reinterpret_cast<Bytef*>(out.data());
+  stream.avail_out = static_cast<uInt>(out.size());
+  REQUIRE(::deflate(&stream, Z_FINISH) == Z_STREAM_END);
+  out.resize(stream.total_out);
+  ::deflateEnd(&stream);
+  return out;
+}
+
+std::string part(const std::string& name, const std::string& content) {
+  return "--xyz\r\nContent-Disposition: form-data; name=\"file\"; filename=\"" + name + "\"\r\n\r\n" +
+         content + "\r\n";
+}
+
+long resident_kilobytes() {
+  struct rusage usage {};
+  ::getrusage(RUSAGE_SELF, &usage);
+  return usage.ru_maxrss;
+}
+
+}  // namespace
+
+TEST_CASE("calls are refused as Connect says") {
+  Site site;
+  site.run([](Site& site) -> asio::awaitable<void> {
+    const std::string stat = "/filesystem.Filesystem/Stat";
+    auto response = co_await site.request(site.head("GET", stat), "");
+    CHECK(response.status == 405);
+    response = co_await site.request(site.head("POST", stat, "text/plain"), "{}");
+    CHECK(response.status == 415);
+    auto head = site.head("POST", stat, "application/json; charset=utf-8");
+    head.headers.add("Content-Encoding", "gzip");
+    response = co_await site.request(head, "{}");
+    CHECK(response.status == 415);
+    head.headers.set("Content-Encoding", "identity");
+    head.headers.set("Connect-Timeout-Ms", "1x");
+    response = co_await site.request(head, "{}");
+    CHECK(response.status == 400);
+    head.headers.set("Connect-Timeout-Ms", "0");
+    head.headers.set("Authorization", "Basic " + base64_encode("nobody-knows:"));
+    response = co_await site.request(head, "{}");
+    CHECK(response.status == 401);
+    CHECK(response.body.find("invalid username: 'nobody-knows'") != std::string::npos);
+    CHECK(co_await site.outcome("Stat", "[]") == "400 invalid_argument");
+    CHECK(co_await site.outcome("Stat", "{\"path\":1}") == "400 invalid_argument");
+  }(site));
+}
+
+TEST_CASE("entries tell what a file is") {
+  Site site;
+  site.write("f", "12345");
+  std::filesystem::create_symlink("f", site.directory + "/link");
+  std::filesystem::create_symlink("nowhere", site.directory + "/dangling");
+  site.run([](Site& site) -> asio::awaitable<void> {
+    const auto entry = [&](std::string name) -> asio::awaitable<JsonObject> {
+      const auto response = co_await site.call("Stat", "{\"path\":\"" + name + "\",\"unknown\":1}");
+      co_return JsonObject::parse(response.body).value().object("entry").value();
+    };
+    const JsonObject file = co_await entry("f");
+    CHECK(file.string("name").value() == "f");
+    CHECK(file.string("path").value() == site.directory + "/f");
+    CHECK(file.string("type").value() == "FILE_TYPE_FILE");
+    CHECK(file.string("size").value() == "5");
+    CHECK(file.integer("mode").value() == 0644);
+    CHECK(file.string("permissions").value() == "-rw-r--r--");
+    CHECK(file.string("owner").value() == user_name_of(::geteuid()));
+    CHECK(file.string("modifiedTime").value().size() == 30);
+    CHECK_FALSE(file.boolean("isSymlink", true).value());
+    CHECK_FALSE(file.has("symlinkTarget"));
+    const JsonObject link = co_await entry("link");
+    CHECK(link.string("type").value() == "FILE_TYPE_FILE");
+    CHECK(link.string("permissions").value() == "Lrwxrwxrwx");
+    CHECK(link.boolean("isSymlink").value());
+    CHECK(link.string("symlinkTarget").value() == site.directory + "/f");
+    const JsonObject dangling = co_await entry("dangling");
+    CHECK(dangling.string("type").value() == "FILE_TYPE_UNSPECIFIED");
+    CHECK(dangling.boolean("isSymlink").value());
+    const auto missing = co_await site.call("Stat", "{\"path\":\"/no/such\"}");
+    CHECK(missing.body == R"({"code":"not_found","message":"path '/no/such' does not exist"})");
+  }(site));
+}
+
+TEST_CASE("directories are made, moved, listed and removed") {
+  Site site;
+  site.run([](Site& site) -> asio::awaitable<void> {
+    CHECK(co_await site.outcome("MakeDir", R"({"path":"b/c/d"})") == "ok");
+    CHECK(co_await site.outcome("MakeDir", R"({"path":"b/c"})") == "409 already_exists");
+    site.write("a", "");
+    CHECK(co_await site.outcome("MakeDir", R"({"path":"a"})") == "400 invalid_argument");
+    CHECK(co_await site.outcome("Move", R"({"source":"a","destination":"new/deep/a2"})") == "ok");
+    CHECK(co_await site.outcome("Move", R"({"source":"a","destination":"x"})") == "404 not_found");
+    std::filesystem::create_directory_symlink("b", site.directory + "/link");
+
+    const auto list = [&](std::string json) -> asio::awaitable<std::string> {
+      const auto response = co_await site.call("ListDir", std::move(json));
+      if (response.status != 200) co_return std::to_string(response.status);
+      std::string text;
+      simdjson::dom::parser parser;
+      for (const simdjson::dom::element entry : parser.parse(response.body)["entries"].get_array())
+        text +=
+            std::string(std::string_view(entry["path"].get_string())).substr(site.directory.size() + 1) + ' ';
+      co_return text;
+    };
+    CHECK(co_await list(R"({"path":"."})") == "b link new ");
+    CHECK(co_await list(R"({"path":".","depth":2})") == "b b/c link new new/deep ");
+    CHECK(co_await list(R"({"path":".","depth":9})") == "b b/c b/c/d link new new/deep new/deep/a2 ");
+    CHECK(co_await list(R"({"path":"link"})") == "link/c ");
+    CHECK(co_await list(R"({"path":"new/deep/a2"})") == "400");
+    CHECK(co_await list(R"({"path":"nothing"})") == "404");
+
+    CHECK(co_await site.outcome("Remove", R"({"path":"link"})") == "ok");
+    CHECK(std::filesystem::exists(site.directory + "/b/c/d"));
+    CHECK(co_await site.outcome("Remove", R"({"path":"nothing"})") == "ok");
+    CHECK(co_await site.outcome("Remove", R"({"path":"/"})") == "400 invalid_argument");
+    std::filesystem::create_directory_symlink("/etc", site.directory + "/b/c/etc");
+    std::string deep = site.directory + "/b";
+    for (int i = 0; i < 1500; ++i) deep += "/d";
+    std::filesystem::create_directories(deep);
+    for (int i = 0; i < 1200; ++i) site.write("b/c/" + std::to_string(i), "");
+    CHECK(co_await site.outcome("Remove", R"({"path":"b"})") == "ok");
+    CHECK_FALSE(std::filesystem::exists(site.directory + "/b"));
+    CHECK(std::filesystem::exists("/etc/passwd"));
+  }(site));
+}
+
+TEST_CASE("a polled watcher tells fsnotify's events in order") {
+  Site site;
+  site.write("old", "x");
+  site.run([](Site& site) -> asio::awaitable<void> {
+    const std::string id = co_await site.watch(".", false);
+    CHECK(id.starts_with("w"));
+    site.write("f", "content");
+    CHECK(co_await site.events(id) == "CREATE f, WRITE f");
+    std::filesystem::permissions(site.directory + "/f", std::filesystem::perms::owner_read);
+    CHECK(co_await site.events(id) == "CHMOD f");
+    std::filesystem::rename(site.directory + "/f", site.directory + "/g");
+    CHECK(co_await site.events(id) == "RENAME f, CREATE g");
+    std::filesystem::remove(site.directory + "/g");
+    CHECK(co_await site.events(id) == "REMOVE g");
+    std::filesystem::create_directory(site.directory + "/d");
+    site.write("d/inner", "");
+    CHECK(co_await site.events(id) == "CREATE d");  // not recursive
+    CHECK(co_await site.outcome("RemoveWatcher", "{\"watcherId\":\"" + id + "\"}") == "ok");
+    CHECK(co_await site.outcome("GetWatcherEvents", "{\"watcherId\":\"" + id + "\"}") == "404 not_found");
+    CHECK(co_await site.outcome("CreateWatcher", R"({"path":"old"})") == "400 invalid_argument");
+    CHECK(co_await site.outcome("CreateWatcher", R"({"path":"none"})") == "404 not_found");
+  }(site));
+}
+
+TEST_CASE("a recursive watcher follows directories that come, go and move") {
+  Site site;
+  std::filesystem::create_directories(site.directory + "/a/b");
+  std::filesystem::create_directories(site.directory + "-outside");
+  site.run([](Site& site) -> asio::awaitable<void> {
+    const std::string id = co_await site.watch(".", true);
+    site.write("a/b/f", "1");
+    CHECK(co_await site.events(id) == "CREATE a/b/f, WRITE a/b/f");
+    std::filesystem::create_directories(site.directory + "/n/m");  // m is there before n is watched
+    CHECK(co_await site.events(id) == "CREATE n, CREATE n/m");
+    site.write("n/m/f", "");
+    CHECK(co_await site.events(id) == "CREATE n/m/f");
+    std::filesystem::rename(site.directory + "/n", site.directory + "/a/n");
+    CHECK(co_await site.events(id) == "RENAME n, CREATE a/n");
+    site.write("a/n/m/g", "");
+    CHECK(co_await site.events(id) == "CREATE a/n/m/g");
+    std::filesystem::rename(site.directory + "/a/n", site.directory + "-outside/n");
+    CHECK(co_await site.events(id) == "RENAME a/n");
+    std::ofstream(site.directory + "-outside/n/m/h") << "unseen";
+    CHECK(co_await site.events(id) == "");
+    std::filesystem::remove_all(site.directory + "/a/b");
+    CHECK(co_await site.events(id) == "REMOVE a/b/f, REMOVE a/b");
+  }(site));
+  std::filesystem::remove_all(site.directory + "-outside");
+}
+
+TEST_CASE("a watch stream starts, tells of an upload exactly, keeps alive and ends with the client") {
+  Site site;
+  site.run([](Site& site) -> asio::awaitable<void> {
+    auto connection = co_await site.connect();
+    auto head = site.head("POST", "/filesystem.Filesystem/WatchDir", "application/connect+json");
+    head.headers.add("Keepalive-Ping-Interval", "1");
+    const std::string body = encode_envelope(0, R"({"path":".","includeEntry":true})");
+    head.headers.add("Content-Length", std::to_string(body.size()));
+    CHECK((co_await connection.begin(head)).ok());
+    CHECK((co_await connection.write(asio::buffer(body))).ok());
+    CHECK((co_await connection.finish()).ok());
+    const auto answer = co_await connection.read_head();
+    REQUIRE(answer.ok());
+    CHECK(answer->headers.get("Content-Type") == "application/connect+json");
+
+    EnvelopeParser parser;
+    std::vector<char> buffer(4096);
+    const auto next = [&]() -> asio::awaitable<JsonObject> {
+      for (;;) {
+        auto envelope = parser.next();
+        if (envelope.value()) co_return JsonObject::parse((**envelope).payload).value();
+        const auto count = co_await connection.read_body(asio::buffer(buffer));
+        REQUIRE(count.value() > 0);
+        parser.append(std::string_view(buffer.data(), *count));
+      }
+    };
+    CHECK((co_await next()).has("start"));
+    const auto uploaded = co_await site.request(
+        site.head("POST", "/files?path=up.txt", "application/octet-stream"), std::string(700'000, 'u'));
+    CHECK(uploaded.status == 200);
+    for (const std::string type : {"EVENT_TYPE_CREATE", "EVENT_TYPE_CHMOD", "EVENT_TYPE_WRITE"}) {
+      const JsonObject message = co_await next();
+      const JsonObject event = message.object("filesystem").value();
+      CHECK(event.string("type").value() == type);
+      CHECK(event.string("name").value() == "up.txt");
+      CHECK(event.object("entry").value().string("name").value() == "up.txt");
+    }
+    CHECK((co_await next()).has("keepalive"));  // nothing else came
+    connection.close();
+  }(site));
+}
+
+TEST_CASE("a stream's errors come in its last envelope, with status 200") {
+  Site site;
+  site.run([](Site& site) -> asio::awaitable<void> {
+    const auto watch = [&](std::string body) -> asio::awaitable<std::string> {
+      const auto response = co_await site.request(
+          site.head("POST", "/filesystem.Filesystem/WatchDir", "application/connect+json"), std::move(body));
+      CHECK(response.status == 200);
+      REQUIRE(response.body.size() > 5);
+      CHECK(response.body[0] == 2);
+      co_return JsonObject::parse(response.body.substr(5))
+          .value()
+          .object("error")
+          .value()
+          .string("code")
+          .value();
+    };
+    CHECK(co_await watch(encode_envelope(0, R"({"path":"none"})")) == "not_found");
+    CHECK(co_await watch(encode_envelope(compressed_flag, "x")) == "unimplemented");
+    CHECK(co_await watch(encode_envelope(0, "{}") + encode_envelope(0, "{}")) == "invalid_argument");
+    CHECK(co_await watch("") == "invalid_argument");
+    CHECK(co_await watch(encode_envelope(0, "{}").substr(0, 6)) == "invalid_argument");
+    CHECK(co_await watch(std::string("\0\x7f\xff\xff\xff", 5)) == "resource_exhausted");
+  }(site));
+}
+
+TEST_CASE("files are read whole, in part and by their head") {
+  Site site;
+  site.write("a \"b\".txt", "0123456789");
+  std::filesystem::create_directory(site.directory + "/d");
+  site.run([](Site& site) -> asio::awaitable<void> {
+    auto head = site.head("GET", "/files?path=a%20%22b%22.txt");
+    auto response = co_await site.request(head, "");
+    CHECK(response.status == 200);
+    CHECK(response.body == "0123456789");
+    CHECK(response.headers.get("Content-Type") == "application/octet-stream");
+    CHECK(response.headers.get("Content-Disposition") == R"(inline; filename="a \"b\".txt")");
+    CHECK(response.headers.get("Vary") == "Accept-Encoding");
+    head.headers.add("Range", "bytes=2-4");
+    response = co_await site.request(head, "");
+    CHECK(response.status == 206);
+    CHECK(response.body == "234");
+    CHECK(response.headers.get("Content-Range") == "bytes 2-4/10");
+    head.headers.set("Range", "bytes=10-");
+    response = co_await site.request(head, "");
+    CHECK(response.status == 416);
+    CHECK(response.headers.get("Content-Range") == "bytes */10");
+    response = co_await site.request(site.head("GET", "/files?path=none"), "");
+    CHECK(response.status == 404);
+    CHECK(response.body ==
+          "{\"code\":404,\"message\":\"path '" + site.directory + "/none' does not exist\"}");
+    response = co_await site.request(site.head("GET", "/files?path=d"), "");
+    CHECK(response.status == 400);
+    CHECK(response.body.find("is a directory") != std::string::npos);
+    response = co_await site.request(site.head("GET", "/files?path=d&username=who"), "");
+    CHECK(response.status == 401);
+    response = co_await site.request(site.head("GET", "/files?path=/proc/self/status"), "");
+    CHECK(response.body.find("VmRSS") != std::string::npos);
+    response = co_await site.request(site.head("DELETE", "/files?path=d"), "");
+    CHECK(response.status == 405);
+  }(site));
+}
+
+TEST_CASE("files are written from multipart, raw and gzip bodies") {
+  Site site;
+  site.write("kept", "something longer");
+  std::filesystem::create_hard_link(site.directory + "/kept", site.directory + "/other-name");
+  site.run([](Site& site) -> asio::awaitable<void> {
+    const std::string type = "multipart/form-data; boundary=xyz";
+    auto response = co_await site.request(site.head("POST", "/files", type),
+                                          part("new/dir/a.txt", "A\r\n") + part("kept", "K") + "--xyz--\r\n");
+    CHECK(response.status == 200);
+    CHECK(response.body == "[{\"path\":\"" + site.directory +
+                               "/new/dir/a.txt\",\"name\":\"a.txt\",\"type\":\"file\"}," + "{\"path\":\"" +
+                               site.directory + "/kept\",\"name\":\"kept\",\"type\":\"file\"}]");
+    CHECK(site.read("new/dir/a.txt") == "A\r\n");
+    CHECK(site.read("other-name") == "K");
+    CHECK((std::filesystem::status(site.directory + "/new").permissions() & std::filesystem::perms::mask) ==
+          static_cast<std::filesystem::perms>(0755));
+    CHECK((std::filesystem::status(site.directory + "/new/dir/a.txt").permissions() &
+           std::filesystem::perms::mask) == static_cast<std::filesystem::perms>(0644));
+
+    response =
+        co_await site.request(site.head("POST", "/files", type), part("x", "1") + part("x", "2") + "--xyz--");
+    CHECK(response.status == 400);
+    CHECK(site.read("x") == "1");
+    response = co_await site.request(site.head("POST", "/files", type), part("y", "cut"));
+    CHECK(response.status == 400);
+    response = co_await site.request(site.head("POST", "/files?path=new", "application/octet-stream"), "z");
+    CHECK(response.status == 400);
+    response = co_await site.request(site.head("POST", "/files", "application/octet-stream"), "z");
+    CHECK(response.status == 400);
+    response =
+        co_await site.request(site.head("POST", "/files?path=/dev/null/x", "application/octet-stream"), "z");
+    CHECK(response.status == 400);
+    response =
+        co_await site.request(site.head("POST", "/files?path=/dev/full", "application/octet-stream"), "z");
+    CHECK(response.status == 400);  // a device
+    response = co_await site.request(site.head("POST", "/files?path=empty", "application/octet-stream"), "");
+    CHECK(response.status == 200);
+    CHECK(site.read("empty").empty());
+
+    const std::string text(300'000, 'g');
+    auto head = site.head("POST", "/files?path=unzipped", "application/octet-stream");
+    head.headers.add("Content-Encoding", "gzip");
+    response = co_await site.request(head, gzip(text) + gzip("tail"));
+    CHECK(response.status == 200);
+    CHECK(site.read("unzipped") == text + "tail");
+    response = co_await site.request(head, gzip(text).substr(0, 100));
+    CHECK(response.status == 400);
+    response = co_await site.request(head, "not gzip at all");
+    CHECK(response.status == 400);
+    head.headers.set("Content-Encoding", "br");
+    response = co_await site.request(head, "x");
+    CHECK(response.status == 415);
+  }(site));
+}
+
+TEST_CASE("metadata of an upload replace those before") {
+  Site site;
+  site.run([](Site& site) -> asio::awaitable<void> {
+    auto head = site.head("POST", "/files?path=m", "application/octet-stream");
+    head.headers.add("X-Metadata-Author", "me");
+    head.headers.add("X-Metadata-Old", "1");
+    auto response = co_await site.request(head, "x");
+    CHECK(response.status == 200);
+    CHECK(response.body.find(R"("metadata":{"author":"me","old":"1"})") != std::string::npos);
+    head.headers.remove("X-Metadata-Old");
+    response = co_await site.request(head, "x");
+    const auto entry = co_await site.call("Stat", R"({"path":"m"})");
+    CHECK(entry.body.find(R"("metadata":{"author":"me"})") != std::string::npos);
+    head.headers.set("X-Metadata-Author", std::string(5000, 'x'));
+    response = co_await site.request(head, "x");
+    CHECK(response.status == 400);
+  }(site));
+}
+
+TEST_CASE("a large file goes up and down in bounded memory") {
+  Site site;
+  site.run([](Site& site) -> asio::awaitable<void> {
+    constexpr std::size_t pieces = 512;
+    const std::string piece(256 << 10, 'p');  // 128 MiB in all
+    auto up = co_await site.connect();
+    auto head = site.head("POST", "/files?path=large", "application/octet-stream");
+    head.headers.add("Transfer-Encoding", "chunked");
+    const long before = resident_kilobytes();
+    CHECK((co_await up.begin(head)).ok());
+    for (std::size_t i = 0; i < pieces; ++i) REQUIRE((co_await up.write(asio::buffer(piece))).ok());
+    CHECK((co_await up.finish()).ok());
+    const auto answer = co_await up.read_head();
+    CHECK(answer.value().status == 200);
+    CHECK(std::filesystem::file_size(site.directory + "/large") == pieces * piece.size());
+
+    auto down = co_await site.connect();
+    CHECK((co_await down.begin(site.head("GET", "/files?path=large"))).ok());
+    CHECK((co_await down.finish()).ok());
+    CHECK((co_await down.read_head()).value().status == 200);
+    std::vector<char> buffer(64 << 10);
+    std::size_t total = 0;
+    for (;;) {
+      const auto count = co_await down.read_body(asio::buffer(buffer));
+      REQUIRE(count.ok());
+      if (*count == 0) break;
+      total += *count;
+    }
+    CHECK(total == pieces * piece.size());
+    CHECK(resident_kilobytes() - before < 32 << 10);
+  }(site));
+}

@@ -1,0 +1,296 @@
+// The agent's plain HTTP, control and tunnel services, and what they are made of.
+#include <sys/stat.h>
+
+#include <asio/ip/tcp.hpp>
+#include <asio/redirect_error.hpp>
+#include <asio/use_awaitable.hpp>
+#include <asio/write.hpp>
+#include <filesystem>
+#include <fstream>
+
+#include "agent_client.hpp"
+#include "init.hpp"
+#include "metrics.hpp"
+#include "users.hpp"
+
+using namespace cube;
+using namespace cube::agent;
+using namespace cube::agent::test;
+
+namespace {
+
+const std::string entropy(128, 'a');
+
+std::string init_body(std::string_view more = "") {
+  return R"({"sandboxId":"iabcd0123456789abcdef","templateId":"t1","entropy":")" + entropy +
+         R"(","unixTimeNs":"1700000000000000000","accessToken":"secret","envVars":{"A":"1"},"newIdentity":true)" +
+         std::string(more) + "}";
+}
+
+class Directory {
+ public:
+  Directory() : path(std::filesystem::temp_directory_path() / ("cube-agent-test-" + random_hex(6))) {
+    std::filesystem::create_directories(path);
+  }
+  ~Directory() { std::filesystem::remove_all(path); }
+  std::string read(const std::string& name) const {
+    return read_file((path / name).string(), 1 << 20).value();
+  }
+
+  std::filesystem::path path;
+};
+
+/// A TCP server that answers with what it got, after the peer's end of stream.
+asio::awaitable<void> echo_backwards(asio::ip::tcp::acceptor& acceptor) {
+  auto socket = co_await acceptor.async_accept(asio::use_awaitable);
+  std::string text;
+  char chunk[4096];
+  asio::error_code error;
+  while (!error) {
+    const auto count = co_await socket.async_read_some(asio::buffer(chunk),
+                                                       asio::redirect_error(asio::use_awaitable, error));
+    text.append(chunk, count);
+  }
+  std::reverse(text.begin(), text.end());
+  co_await asio::async_write(socket, asio::buffer(text), asio::use_awaitable);
+}
+
+std::string port_bytes(std::uint16_t port) {
+  return {static_cast<char>(port & 0xff), static_cast<char>(port >> 8)};
+}
+
+}  // namespace
+
+TEST_CASE("users come from the text of passwd and group") {
+  const std::string passwd =
+      "root:x:0:0:root:/root:/bin/bash\nbroken line\nbad:x:abc:1::/:/bin/sh\n"
+      "user:x:1000:1001::/home/user:/bin/zsh\nbare:x:5:6";
+  const std::string group = "root:x:0:\nsudo:x:27:other,user\nusers:x:1001:user\nalmost:x:28:user2,\n";
+  const auto user = find_user_in(passwd, group, "user");
+  REQUIRE(user);
+  CHECK(user->uid == 1000);
+  CHECK(user->gid == 1001);
+  CHECK(user->home == "/home/user");
+  CHECK(user->shell == "/bin/zsh");
+  CHECK(user->groups == std::vector<gid_t>{1001, 27});
+  const auto bare = find_user_in(passwd, group, "bare");
+  REQUIRE(bare);
+  CHECK(bare->home == "/");
+  CHECK(bare->shell == "/bin/sh");
+  CHECK_FALSE(find_user_in(passwd, group, "bad"));
+  CHECK_FALSE(find_user_in(passwd, group, "nobody"));
+  CHECK_FALSE(find_user_in(passwd, group, ""));
+  CHECK(name_of_id(group, 27) == "sudo");
+  CHECK_FALSE(name_of_id(group, 99));
+  CHECK(find_user("no such user").error().message == "invalid username: 'no such user'");
+}
+
+TEST_CASE("paths begin at the working directory or the home") {
+  const User user{"u", 1, 1, {}, "/home/u", "/bin/sh"};
+  Settings settings;
+  CHECK(resolve_path(settings, user, "") == "/home/u");
+  CHECK(resolve_path(settings, user, "a/../b/./c/") == "/home/u/b/c");
+  CHECK(resolve_path(settings, user, "/x//y/..") == "/x");
+  CHECK(resolve_path(settings, user, "~") == "/home/u");
+  CHECK(resolve_path(settings, user, "~/d") == "/home/u/d");
+  CHECK(resolve_path(settings, user, "../../../..") == "/");
+  settings.default_workdir = "/app";
+  CHECK(resolve_path(settings, user, "") == "/app");
+  CHECK(resolve_path(settings, user, "src") == "/app/src");
+  settings.default_workdir = "~/w";
+  CHECK(resolve_path(settings, user, "src") == "/home/u/w/src");
+}
+
+TEST_CASE("a clone's names are written where programs look for them") {
+  Directory root;
+  std::filesystem::create_directories(root.path / "etc");
+  std::filesystem::create_directories(root.path / "run");
+  std::ofstream(root.path / "etc/hosts") << "127.0.0.1 localhost\n127.0.1.1 old\n10.0.0.1 mine\n";
+  std::ofstream(root.path / "etc/machine-id") << "template\n";
+  guest::InitRequest request{};
+  request.sandbox_id = "iabcd0123456789abcdef";
+  request.template_id = "t1";
+  REQUIRE(write_names(root.path.string(), request));
+  CHECK(root.read("etc/hostname") == "iabcd0123456789abcdef\n");
+  CHECK(root.read("etc/hosts") == "127.0.1.1 iabcd0123456789abcdef\n127.0.0.1 localhost\n10.0.0.1 mine\n");
+  CHECK(root.read("etc/machine-id") == "template\n");
+  CHECK(root.read("run/e2b/.E2B_SANDBOX") == "true");
+  CHECK(root.read("run/e2b/.E2B_SANDBOX_ID") == "iabcd0123456789abcdef");
+  CHECK(root.read("run/e2b/.E2B_TEMPLATE_ID") == "t1");
+
+  request.new_identity = true;
+  REQUIRE(write_names(root.path.string(), request));
+  const std::string first = root.read("etc/machine-id");
+  CHECK(first.size() == 33);
+  REQUIRE(write_names(root.path.string(), request));
+  CHECK(root.read("etc/machine-id") != first);
+  CHECK(root.read("etc/hosts") == "127.0.1.1 iabcd0123456789abcdef\n127.0.0.1 localhost\n10.0.0.1 mine\n");
+  CHECK_FALSE(write_names("/no/such/root", request));
+}
+
+TEST_CASE("metrics are read from the kernel's tables") {
+  CpuUsage usage;
+  CHECK(usage.sample("cpu  50 0 50 100 0 0 0 0 0 0\n") == Approx(50));
+  CHECK(usage.sample("cpu  125 0 50 125 0 0 0 0 0 0\n") == Approx(75));
+  CHECK(usage.sample("cpu  125 0 50 125 0 0 0 0 0 0\n") == Approx(0));
+  CHECK(usage.sample("nonsense") == Approx(0));
+  const MemoryUsage memory = memory_usage(
+      "MemTotal:       1000 kB\nMemFree:         300 kB\nBuffers:         100 kB\nCached:          200 kB\n"
+      "SwapCached:       77 kB\nSReclaimable:     50 kB\n");
+  CHECK(memory.total == 1000 * 1024);
+  CHECK(memory.cache == 250 * 1024);
+  CHECK(memory.used == 350 * 1024);
+}
+
+TEST_CASE("the control service initialises: settings change, and malformed requests change nothing") {
+  Guest guest;
+  guest.run([](Guest& guest) -> asio::awaitable<void> {
+    const auto ready = co_await guest.request(guest.control_port, "GET", "/ready", "", "");
+    CHECK(ready.status == 200);
+    CHECK(ready.body == R"({"envdVersion":"0.5.7"})");
+
+    for (const char* bad : {"", "[]", "{}", R"({"sandboxId":5})"}) {
+      const auto refused =
+          co_await guest.request(guest.control_port, "POST", "/init", "application/json", bad);
+      CHECK(refused.status == 400);
+    }
+    const auto wrong =
+        co_await guest.request(guest.control_port, "POST", "/init", "", init_body(R"(,"defaultUser":[])"));
+    CHECK(wrong.status == 400);
+    CHECK(guest.agent->settings().access_token.empty());
+
+    const auto good =
+        co_await guest.request(guest.control_port, "POST", "/init", "", init_body(R"(,"unknown":{})"));
+    CHECK(good.status == 204);
+    CHECK(guest.agent->settings().sandbox_id == "iabcd0123456789abcdef");
+    CHECK(guest.agent->settings().access_token == "secret");
+    CHECK(guest.agent->settings().default_user == "user");
+    co_await expect_status(guest.get("/envs"), 401);
+    guest.headers["X-Access-Token"] = "secret";
+    const auto variables = co_await guest.get("/envs");
+    CHECK(
+        variables.body ==
+        R"({"A":"1","E2B_SANDBOX":"true","E2B_SANDBOX_ID":"iabcd0123456789abcdef","E2B_TEMPLATE_ID":"t1"})");
+  }(guest));
+}
+
+TEST_CASE("the control service runs commands and keeps the end of their output") {
+  Guest guest;
+  guest.run([](Guest& guest) -> asio::awaitable<void> {
+    const std::string user = guest.agent->settings().default_user;
+    const auto run = [&](std::string command, std::string more) {
+      JsonWriter json;
+      json.begin_object().key("command").value(command).key("user").value(user);
+      std::string body = json.take() + more + "}";
+      return guest.request(guest.control_port, "POST", "/run", "application/json", std::move(body));
+    };
+    const auto both = co_await run("echo out; echo err >&2; exit 9", "");
+    CHECK(both.body == R"({"exitCode":9,"output":"out\nerr\n"})");
+    const auto longest =
+        co_await run("head -c 200000 /dev/zero | tr '\\0' x; echo end; setsid sleep 5 & exit 0", "");
+    CHECK(longest.body.size() < 66 * 1024);
+    CHECK(longest.body.find("xend") != std::string::npos);
+    const auto late = co_await run("echo begun; sleep 1000", R"(,"timeoutMs":2000)");
+    CHECK(late.status == 200);
+    CHECK(late.body == R"({"exitCode":-1,"output":"begun\n\nkilled after 2000 ms\n"})");
+    co_await expect_status(
+        guest.request(guest.control_port, "POST", "/run", "", R"({"command":"true","user":"nobody-else"})"),
+        401);
+  }(guest));
+}
+
+TEST_CASE("a token is asked for everywhere but /health, and pages of any origin may come") {
+  Guest guest;
+  guest.agent->settings().access_token = "right";
+  guest.run([](Guest& guest) -> asio::awaitable<void> {
+    co_await expect_status(guest.get("/health"), 204);
+    for (const char* path : {"/metrics", "/envs", "/files?path=/etc/passwd", "/nothing"}) {
+      const auto refused = co_await guest.get(path);
+      CHECK(refused.status == 401);
+      CHECK(refused.headers.get("Access-Control-Allow-Origin") == "*");
+    }
+    const auto refused = co_await guest.call("List", "{}");
+    CHECK(refused.status == 401);
+    CHECK(refused.body.find("unauthorized access, please provide a valid access token") != std::string::npos);
+    for (const char* token : {"wrong", "righ", "right2", ""}) {
+      guest.headers["X-Access-Token"] = token;
+      co_await expect_status(guest.call("List", "{}"), 401);
+    }
+    guest.headers["X-Access-Token"] = "right";
+    co_await expect_status(guest.call("List", "{}"), 200);
+    const auto metrics = co_await guest.get("/metrics");
+    const JsonObject object = JsonObject::parse(metrics.body).value();
+    CHECK(object.integer("cpu_count").value() >= 1);
+    CHECK(object.integer("mem_total").value() > object.integer("mem_used").value());
+    CHECK(object.integer("disk_total").value() >= object.integer("disk_used").value());
+    for (const char* path : {"/init", "/freeze", "/nothing"}) {
+      const auto missing = co_await guest.request(guest.port, "POST", path, "application/json", "{}");
+      CHECK(missing.status == 404);
+      CHECK(missing.body.find(R"("code":404)") != std::string::npos);
+    }
+    guest.headers = field("Access-Control-Request-Headers", "authorization,x-access-token");
+    const auto preflight = co_await guest.request(guest.port, "OPTIONS", "/process.Process/Start", "", "");
+    CHECK(preflight.status == 204);
+    CHECK(preflight.headers.get("Access-Control-Allow-Headers") == "authorization,x-access-token");
+  }(guest));
+}
+
+TEST_CASE("a tunnel leads to a port of the guest, with half-close") {
+  Guest guest;
+  const std::uint16_t tunnel = guest.agent->listen_tunnel("127.0.0.1", 0).value();
+  guest.run([](Guest& guest, std::uint16_t tunnel) -> asio::awaitable<void> {
+    for (const char* address : {"127.0.0.1", "::1"}) {
+      asio::ip::tcp::acceptor server(guest.loop, {asio::ip::make_address(address), 0});
+      const std::uint16_t port = server.local_endpoint().port();
+      asio::co_spawn(guest.loop, echo_backwards(server), asio::detached);
+      auto stream = (co_await http::connect_tcp("127.0.0.1", tunnel, std::chrono::seconds(5))).value();
+      std::string text = port_bytes(port);
+      for (int i = 0; i < 500000; ++i) text += static_cast<char>('a' + i % 23);
+      // More than every buffer on the way holds: the answer is only sent after our half-close.
+      const auto sent = co_await stream->write(asio::buffer(text));
+      REQUIRE(sent.ok());
+      stream->shutdown_write();
+      std::string answer;
+      char chunk[65536];
+      for (std::size_t count = 1; count > 0;) {
+        count = (co_await stream->read_some(asio::buffer(chunk))).value();
+        answer.append(chunk, count);
+      }
+      std::string expected(text.substr(2));
+      std::reverse(expected.begin(), expected.end());
+      REQUIRE(answer.size() == expected.size() + 1);
+      CHECK(answer[0] == '\0');
+      CHECK(answer.substr(1) == expected);
+      server.close();
+
+      auto refused = (co_await http::connect_tcp("127.0.0.1", tunnel, std::chrono::seconds(5))).value();
+      const std::string closed = port_bytes(port);
+      const auto asked = co_await refused->write(asio::buffer(closed));
+      REQUIRE(asked.ok());
+      const auto told = co_await refused->read_some(asio::buffer(chunk));
+      CHECK(told.value() == 1);
+      CHECK(chunk[0] == 1);
+      const auto end = co_await refused->read_some(asio::buffer(chunk));
+      CHECK(end.value() == 0);
+    }
+  }(guest, tunnel));
+}
+
+TEST_CASE("services of the image are started in order and again when they end") {
+  Guest guest;
+  Directory services;
+  Directory logs;
+  std::ofstream(services.path / "20-second.sh") << "#!/bin/sh\necho run\nexit 1\n";
+  std::ofstream(services.path / "ignored") << "#!/bin/sh\necho no\n";
+  std::filesystem::permissions(services.path / "20-second.sh", std::filesystem::perms::owner_all);
+  guest.agent->start_services(services.path.string(), logs.path.string());
+  guest.run([](std::string log) -> asio::awaitable<void> {
+    asio::steady_timer timer(co_await asio::this_coro::executor);
+    for (std::string text; text.find("run\nrun\n") == std::string::npos;) {
+      timer.expires_after(std::chrono::milliseconds(20));
+      co_await timer.async_wait(asio::use_awaitable);
+      if (auto content = read_file(log, 1 << 20)) text = *content;
+    }
+  }((logs.path / "cube-20-second.log").string()));
+  CHECK_FALSE(std::filesystem::exists(logs.path / "cube-ignored.log"));
+}
