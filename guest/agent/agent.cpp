@@ -85,9 +85,11 @@ Result<std::uint16_t> Agent::listen_tunnel(const std::string& address, std::uint
 asio::awaitable<void> Agent::accept_tunnels(std::shared_ptr<asio::ip::tcp::acceptor> acceptor) {
   for (;;) {
     asio::error_code error;
-    asio::ip::tcp::socket socket = co_await acceptor->async_accept(asio::redirect_error(asio::use_awaitable, error));
+    asio::ip::tcp::socket socket =
+        co_await acceptor->async_accept(asio::redirect_error(asio::use_awaitable, error));
     if (error) co_return;
-    asio::co_spawn(acceptor->get_executor(), serve_tunnel(http::make_tcp_stream(std::move(socket))), asio::detached);
+    asio::co_spawn(acceptor->get_executor(), serve_tunnel(http::make_tcp_stream(std::move(socket))),
+                   asio::detached);
   }
 }
 

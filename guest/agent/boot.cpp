@@ -94,12 +94,14 @@ void prepare_cgroups() {
   // One at a time: a controller the kernel lacks would take the others with it.
   for (const char* controller : {"+cpu", "+cpuset", "+io", "+memory", "+pids"})
     write_setting("/sys/fs/cgroup/cgroup.subtree_control", controller);
-  if (::mkdir(user_cgroup, 0755) != 0 && errno != EEXIST) report(os_error(errno, "cannot create", user_cgroup));
+  if (::mkdir(user_cgroup, 0755) != 0 && errno != EEXIST)
+    report(os_error(errno, "cannot create", user_cgroup));
 }
 
 void raise_limits() {
   const rlimit files{65536, 1 << 20};
-  if (::setrlimit(RLIMIT_NOFILE, &files) != 0) report(os_error(errno, "cannot raise the limit of open files"));
+  if (::setrlimit(RLIMIT_NOFILE, &files) != 0)
+    report(os_error(errno, "cannot raise the limit of open files"));
 }
 
 void ignore_signals() {

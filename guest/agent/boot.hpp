@@ -8,8 +8,8 @@ namespace cube::agent {
 /// Where programs of users run, once boot() made it.
 inline constexpr const char* user_cgroup = "/sys/fs/cgroup/user";
 
-/// Mounts, limits, kernel settings, network. A step that fails is logged, not fatal: a guest without one of its
-/// controllers is better than none, and the daemon's /init finds out what must work.
+/// Mounts, limits, kernel settings, network. A step that fails is logged, not fatal: a guest without one of
+/// its controllers is better than none, and the daemon's /init finds out what must work.
 void boot();
 
 /// Ends every process, writes everything to disk and resets the machine.

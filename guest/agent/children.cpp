@@ -38,7 +38,8 @@ void Child::exited(int status) {
 }
 
 struct Children::Reaper {
-  Reaper(asio::any_io_executor loop, int signals, Scope reaped) : scope(reaped), signal_fd(std::move(loop), signals) {}
+  Reaper(asio::any_io_executor loop, int signals, Scope reaped)
+      : scope(reaped), signal_fd(std::move(loop), signals) {}
 
   Scope scope;
   asio::posix::stream_descriptor signal_fd;
@@ -111,7 +112,10 @@ Result<std::unique_ptr<Children>> Children::create(asio::any_io_executor loop, S
 Result<std::shared_ptr<Child>> Children::fork_task(int (*task)()) {
   const pid_t pid = ::fork();
   if (pid < 0) return os_error(errno, "cannot fork");
-  if (pid == 0) ::_exit(task());
+  if (pid == 0) {
+    ::close_range(STDERR_FILENO + 1, ~0U, 0);  // or connections would stay open as long as the task runs
+    ::_exit(task());
+  }
   auto child = std::make_shared<Child>(loop_, pid);
   reaper_->owned[pid] = child;
   return child;
@@ -129,7 +133,8 @@ asio::awaitable<Result<std::shared_ptr<Child>>> Children::spawn(Program program,
   const std::size_t count = co_await report.async_read_some(asio::buffer(&failure, sizeof failure),
                                                             asio::redirect_error(asio::use_awaitable, error));
   if (error == asio::error::eof) co_return child;
-  if (error || count != sizeof failure) co_return make_error(ErrorCode::internal, "a new process did not report");
+  if (error || count != sizeof failure)
+    co_return make_error(ErrorCode::internal, "a new process did not report");
   co_return explain(failure, program);
 }
 

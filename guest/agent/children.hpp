@@ -1,5 +1,5 @@
-// Children: starting programs and reaping them. The process with id 1 inherits every orphan of the guest, so it
-// reaps all of them; a child that has an owner here is reported to it.
+// Children: starting programs and reaping them. The process with id 1 inherits every orphan of the guest, so
+// it reaps all of them; a child that has an owner here is reported to it.
 #pragma once
 
 #include <sys/types.h>
@@ -57,16 +57,16 @@ class Children {
  public:
   enum class Scope { every_child, own_children };  ///< every_child: also orphans, for process id 1
 
-  /// Blocks SIGCHLD in this thread: it is read from a signalfd instead. `cgroup`: the directory of the control
-  /// group programs start in, or empty.
+  /// Blocks SIGCHLD in this thread: it is read from a signalfd instead. `cgroup`: the directory of the
+  /// control group programs start in, or empty.
   static Result<std::unique_ptr<Children>> create(asio::any_io_executor loop, Scope scope,
                                                   const std::string& cgroup = {});
   ~Children();
   Children(const Children&) = delete;
   Children& operator=(const Children&) = delete;
 
-  /// Starts a program as the leader of a session of its own. Returns once the program's image runs, or with why
-  /// it does not: `invalid_argument` for a directory or a program that does not exist or may not be used.
+  /// Starts a program as the leader of a session of its own. Returns once the program's image runs, or with
+  /// why it does not: `invalid_argument` for a directory or a program that does not exist or may not be used.
   asio::awaitable<Result<std::shared_ptr<Child>>> spawn(Program program, Stdio stdio);
 
   /// Runs `task` in a forked copy of the agent, which then ends with its return value.

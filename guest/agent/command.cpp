@@ -44,8 +44,8 @@ asio::awaitable<void> collect(std::shared_ptr<Output> output) {
 
 }  // namespace
 
-asio::awaitable<Result<CommandResult>> run_command(asio::any_io_executor loop, Children& children, Program program,
-                                                   std::chrono::milliseconds timeout) {
+asio::awaitable<Result<CommandResult>> run_command(asio::any_io_executor loop, Children& children,
+                                                   Program program, std::chrono::milliseconds timeout) {
   int ends[2];
   if (::pipe2(ends, O_CLOEXEC) != 0) co_return os_error(errno, "cannot create a pipe");
   auto output = std::make_shared<Output>(loop, ends[0]);

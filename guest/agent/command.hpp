@@ -15,7 +15,7 @@ struct CommandResult {
 };
 
 /// The command has ended when its process has, whatever it left behind in the background.
-asio::awaitable<Result<CommandResult>> run_command(asio::any_io_executor loop, Children& children, Program program,
-                                                   std::chrono::milliseconds timeout);
+asio::awaitable<Result<CommandResult>> run_command(asio::any_io_executor loop, Children& children,
+                                                   Program program, std::chrono::milliseconds timeout);
 
 }  // namespace cube::agent

@@ -135,7 +135,8 @@ asio::awaitable<Result<std::string>> Control::run(http::Exchange& exchange) {
 asio::awaitable<Result<void>> Control::sync() {
   auto child = children_.fork_task(flush_and_trim);
   if (!child) co_return std::move(child).error();
-  if (co_await (*child)->wait() != 0) co_return make_error(ErrorCode::internal, "flushing the file systems failed");
+  if (co_await (*child)->wait() != 0)
+    co_return make_error(ErrorCode::internal, "flushing the file systems failed");
   co_return Result<void>{};
 }
 

@@ -10,8 +10,8 @@
 namespace cube::agent {
 
 enum class Role {
-  machine,  ///< process id 1: the whole machine is ours to set up and end
-  guest_of_host,  ///< a test on somebody's machine: settings change, the machine does not
+  machine,       ///< process id 1: the whole machine is ours to set up and end
+  test_on_host,  ///< a test on somebody's machine: settings change, the machine does not
 };
 
 class Control {

@@ -22,7 +22,9 @@ class CorsExchange final : public http::Exchange {
   asio::awaitable<Result<void>> respond(http::ResponseHead head, std::string body) override {
     return inner_.respond(allow(std::move(head)), std::move(body));
   }
-  asio::awaitable<Result<void>> begin(http::ResponseHead head) override { return inner_.begin(allow(std::move(head))); }
+  asio::awaitable<Result<void>> begin(http::ResponseHead head) override {
+    return inner_.begin(allow(std::move(head)));
+  }
   asio::awaitable<Result<void>> write(asio::const_buffer piece) override { return inner_.write(piece); }
   asio::awaitable<Result<void>> finish() override { return inner_.finish(); }
   bool started() const override { return inner_.started(); }

@@ -72,7 +72,8 @@ void write_text(const char* path, const char* text) {
   ::close(file);
 }
 
-/// The raw system calls, which change this process only: the C library's also visit threads that were not copied.
+/// The raw system calls, which change this process only: the C library's also visit threads that were not
+/// copied.
 void take_credentials(const User& user) {
   if (::geteuid() != 0 && ::geteuid() == user.uid) return;
   if (::syscall(SYS_setgroups, user.groups.size(), user.groups.data()) != 0 ||
@@ -125,7 +126,8 @@ pid_t fork_into(int cgroup) {
 }  // namespace
 
 Result<Started> start_program(const Program& program, const Stdio& stdio, int cgroup) {
-  const Image image{candidates_for(program), pointers_to(program.arguments), pointers_to(program.environment)};
+  const Image image{candidates_for(program), pointers_to(program.arguments),
+                    pointers_to(program.environment)};
   int ends[2];
   if (::pipe2(ends, O_CLOEXEC) != 0) return os_error(errno, "cannot create a pipe");
   Fd read_end(ends[0]);
@@ -143,11 +145,14 @@ Error explain(const ExecFailure& failure, const Program& program) {
     case Step::directory:
       if (failure.os_errno == ENOENT)
         return make_error(ErrorCode::invalid_argument, "cwd '" + program.directory + "' does not exist");
-      return make_error(ErrorCode::invalid_argument, "cwd '" + program.directory + "' cannot be entered: " + why);
+      return make_error(ErrorCode::invalid_argument,
+                        "cwd '" + program.directory + "' cannot be entered: " + why);
     case Step::program:
-      return make_error(ErrorCode::invalid_argument, "cannot execute '" + program.arguments.front() + "': " + why);
+      return make_error(ErrorCode::invalid_argument,
+                        "cannot execute '" + program.arguments.front() + "': " + why);
     case Step::credentials:
-      return make_error(ErrorCode::permission_denied, "cannot become user '" + program.user.name + "': " + why);
+      return make_error(ErrorCode::permission_denied,
+                        "cannot become user '" + program.user.name + "': " + why);
     case Step::terminal:
     case Step::stdio: break;
   }

@@ -31,7 +31,8 @@ std::optional<std::array<std::uint8_t, entropy_bytes>> decode_hex(std::string_vi
   return bytes;
 }
 
-/// Credits the pool and reseeds the generator: clones of one snapshot must not draw the same numbers (random(4)).
+/// Credits the pool and reseeds the generator: clones of one snapshot must not draw the same numbers
+/// (random(4)).
 Result<void> add_entropy(std::string_view hex) {
   const auto bytes = decode_hex(hex);
   if (!bytes) return invalid("entropy must be 64 bytes in hex");
@@ -44,7 +45,8 @@ Result<void> add_entropy(std::string_view hex) {
   auto device = open_file("/dev/urandom", O_RDWR);
   if (!device) return std::move(device).error();
   if (::ioctl(device->get(), RNDADDENTROPY, &pool) != 0) return os_error(errno, "cannot add entropy");
-  if (::ioctl(device->get(), RNDRESEEDCRNG, 0) != 0) return os_error(errno, "cannot reseed the random generator");
+  if (::ioctl(device->get(), RNDRESEEDCRNG, 0) != 0)
+    return os_error(errno, "cannot reseed the random generator");
   return {};
 }
 
@@ -93,12 +95,13 @@ std::string hosts_with_name(std::string_view hosts, std::string_view name) {
 
 Result<guest::InitRequest> parse_init(const JsonObject& message) {
   guest::InitRequest request{};
-  const std::array<std::pair<const char*, std::string*>, 6> texts{{{"sandboxId", &request.sandbox_id},
-                                                                   {"templateId", &request.template_id},
-                                                                   {"entropy", &request.entropy_hex},
-                                                                   {"accessToken", &request.access_token},
-                                                                   {"defaultUser", &request.default_user},
-                                                                   {"defaultWorkdir", &request.default_workdir}}};
+  const std::array<std::pair<const char*, std::string*>, 6> texts{
+      {{"sandboxId", &request.sandbox_id},
+       {"templateId", &request.template_id},
+       {"entropy", &request.entropy_hex},
+       {"accessToken", &request.access_token},
+       {"defaultUser", &request.default_user},
+       {"defaultWorkdir", &request.default_workdir}}};
   for (const auto& [name, target] : texts) {
     auto value = message.string(name);
     if (!value) return std::move(value).error();
@@ -123,10 +126,12 @@ Result<guest::InitRequest> parse_init(const JsonObject& message) {
 Result<void> write_names(const std::string& root, const guest::InitRequest& request) {
   CUBE_TRY(put_file(root + "/etc/hostname", request.sandbox_id + "\n"));
   const auto hosts = read_file(root + "/etc/hosts", file_limit);
-  CUBE_TRY(put_file(root + "/etc/hosts", hosts_with_name(hosts ? *hosts : std::string(), request.sandbox_id)));
+  CUBE_TRY(
+      put_file(root + "/etc/hosts", hosts_with_name(hosts ? *hosts : std::string(), request.sandbox_id)));
   if (request.new_identity) CUBE_TRY(put_file(root + "/etc/machine-id", random_hex(16) + "\n"));
   const std::string directory = root + "/run/e2b";
-  if (::mkdir(directory.c_str(), 0755) != 0 && errno != EEXIST) return os_error(errno, "cannot create", directory);
+  if (::mkdir(directory.c_str(), 0755) != 0 && errno != EEXIST)
+    return os_error(errno, "cannot create", directory);
   CUBE_TRY(put_file(directory + "/.E2B_SANDBOX", "true"));
   CUBE_TRY(put_file(directory + "/.E2B_SANDBOX_ID", request.sandbox_id));
   return put_file(directory + "/.E2B_TEMPLATE_ID", request.template_id);

@@ -10,7 +10,8 @@ namespace cube::agent {
 
 Result<guest::InitRequest> parse_init(const JsonObject& message);
 
-/// Entropy, clock and names of the running machine, in this order. Any failure leaves a clone that must not be used.
+/// Entropy, clock and names of the running machine, in this order. Any failure leaves a clone that must not
+/// be used.
 Result<void> renew_machine(const guest::InitRequest& request);
 
 /// The parts of renew_machine() that are files, under `root` ("" is the machine's own).

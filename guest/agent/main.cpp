@@ -18,7 +18,8 @@ namespace {
 using namespace cube;
 using namespace cube::agent;
 
-constexpr std::string_view usage = R"(usage: cube-agent                                 as process id 1 of a sandbox
+constexpr std::string_view usage =
+    R"(usage: cube-agent                                 as process id 1 of a sandbox
        cube-agent --tcp ADDRESS:PORT [OPTION]...  on a host, to test it
 
 As process id 1 it sets up the machine (mounts, network, control groups), starts /etc/cube/start.d/* and serves envd
@@ -69,14 +70,15 @@ Result<void> apply(Agent& agent, std::string_view option, std::string_view value
   if (option == "--control-tcp") port = agent.listen_control(endpoint->address, endpoint->port);
   if (option == "--tunnel-tcp") port = agent.listen_tunnel(endpoint->address, endpoint->port);
   if (!port) return std::move(port).error();
-  log(LogLevel::info, "agent", "listening", {{"option", std::string(option)}, {"port", std::to_string(*port)}});
+  log(LogLevel::info, "agent", "listening",
+      {{"option", std::string(option)}, {"port", std::to_string(*port)}});
   return {};
 }
 
 int run_on_host(int count, char** arguments) {
   ::signal(SIGPIPE, SIG_IGN);
   asio::io_context loop(1);
-  auto agent = Agent::create(loop, Role::guest_of_host);
+  auto agent = Agent::create(loop, Role::test_on_host);
   if (!agent) return refuse(agent.error().describe());
   for (int index = 1; index < count; index += 2) {
     const std::string_view option = arguments[index];
@@ -94,12 +96,20 @@ int run_on_host(int count, char** arguments) {
   auto agent = Agent::create(loop, Role::machine);
   if (!agent) die(agent.error().describe());
   if (const auto listening = (*agent)->listen_on_vsock(); !listening) die(listening.error().describe());
-  if (const auto port = (*agent)->listen_envd("0.0.0.0", guest::envd_port); !port) die(port.error().describe());
+  if (const auto port = (*agent)->listen_envd("0.0.0.0", guest::envd_port); !port)
+    die(port.error().describe());
   // Clients inside that prefer IPv6; a kernel without it has none.
   static_cast<void>((*agent)->listen_envd("::", guest::envd_port));
   (*agent)->start_services("/etc/cube/start.d", "/var/log");
-  loop.run();
-  die("the event loop has ended");
+  for (;;) {
+    // One connection's failure (memory, most likely) must not take the others with it.
+    try {
+      loop.run();
+      die("the event loop has ended");
+    } catch (const std::exception& exception) {
+      log(LogLevel::error, "agent", exception.what());
+    }
+  }
 }
 
 }  // namespace

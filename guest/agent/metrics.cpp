@@ -5,8 +5,8 @@
 
 #include <charconv>
 #include <cmath>
-#include <cube/core.hpp>
 #include <ctime>
+#include <cube/core.hpp>
 
 namespace cube::agent {
 namespace {
@@ -75,7 +75,12 @@ std::string metrics_json(CpuUsage& usage) {
   json.key("ts").value(static_cast<std::int64_t>(::time(nullptr)));
   json.key("cpu_count").value(::sysconf(_SC_NPROCESSORS_ONLN));
   json.key("cpu_used_pct").value(std::round(cpu * 100) / 100);
-  json.key("mem_total").value(memory.total).key("mem_used").value(memory.used).key("mem_cache").value(memory.cache);
+  json.key("mem_total")
+      .value(memory.total)
+      .key("mem_used")
+      .value(memory.used)
+      .key("mem_cache")
+      .value(memory.cache);
   json.key("mem_total_mib").value(memory.total >> 20).key("mem_used_mib").value(memory.used >> 20);
   json.key("disk_used").value(static_cast<std::uint64_t>(disk.f_blocks - disk.f_bfree) * disk.f_frsize);
   json.key("disk_total").value(static_cast<std::uint64_t>(disk.f_blocks) * disk.f_frsize);

@@ -35,7 +35,8 @@ sockaddr address(const char* text) {
 
 Result<void> bring_up(int descriptor, const char* interface) {
   ifreq request = request_for(interface);
-  if (::ioctl(descriptor, SIOCGIFFLAGS, &request) != 0) return os_error(errno, "cannot find interface", interface);
+  if (::ioctl(descriptor, SIOCGIFFLAGS, &request) != 0)
+    return os_error(errno, "cannot find interface", interface);
   request.ifr_flags |= IFF_UP;
   if (::ioctl(descriptor, SIOCSIFFLAGS, &request) != 0) return os_error(errno, "cannot bring up", interface);
   return {};
@@ -56,9 +57,11 @@ Result<void> configure_ethernet() {
   if (::ioctl(descriptor->get(), SIOCGIFFLAGS, &request) != 0) return {};
 
   request.ifr_addr = address(guest_address);
-  if (::ioctl(descriptor->get(), SIOCSIFADDR, &request) != 0) return os_error(errno, "cannot set address", "eth0");
+  if (::ioctl(descriptor->get(), SIOCSIFADDR, &request) != 0)
+    return os_error(errno, "cannot set address", "eth0");
   request.ifr_netmask = address(guest_netmask);
-  if (::ioctl(descriptor->get(), SIOCSIFNETMASK, &request) != 0) return os_error(errno, "cannot set netmask", "eth0");
+  if (::ioctl(descriptor->get(), SIOCSIFNETMASK, &request) != 0)
+    return os_error(errno, "cannot set netmask", "eth0");
   CUBE_TRY(bring_up(descriptor->get(), "eth0"));
 
   rtentry route{};

@@ -45,8 +45,9 @@ Process::Process(asio::any_io_executor loop, StartRequest request)
       events_(std::make_shared<Broadcast>(loop)),
       deadline_(loop, never) {}
 
-asio::awaitable<Result<std::shared_ptr<Process>>> Process::launch(asio::any_io_executor loop, Children& children,
-                                                                  Program program, StartRequest request) {
+asio::awaitable<Result<std::shared_ptr<Process>>> Process::launch(asio::any_io_executor loop,
+                                                                  Children& children, Program program,
+                                                                  StartRequest request) {
   auto process = std::make_shared<Process>(loop, std::move(request));
   std::vector<Fd> child_ends;
   Result<Stdio> stdio = process->request_.terminal
@@ -66,7 +67,8 @@ Result<Stdio> Process::open_terminal(TerminalSize size, const User& user, std::v
   Fd slave(::ioctl(master.get(), TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC));
   if (!slave) return os_error(errno, "cannot open a terminal");
   const winsize window = to_winsize(size);
-  if (::ioctl(master.get(), TIOCSWINSZ, &window) != 0) return os_error(errno, "cannot set the size of a terminal");
+  if (::ioctl(master.get(), TIOCSWINSZ, &window) != 0)
+    return os_error(errno, "cannot set the size of a terminal");
   if (::geteuid() == 0 && ::fchown(slave.get(), user.uid, static_cast<gid_t>(-1)) != 0)
     return os_error(errno, "cannot give a terminal to its user");
 
@@ -85,7 +87,8 @@ Result<Stdio> Process::open_pipes(std::vector<Fd>& child_ends) {
     if (!pipe) return std::move(pipe).error();
     stdio.input = pipe->read_end.get();
     child_ends.push_back(std::move(pipe->read_end));
-    input_ = std::make_unique<InputWriter>(loop_, std::make_shared<Descriptor>(loop_, pipe->write_end.release()));
+    input_ =
+        std::make_unique<InputWriter>(loop_, std::make_shared<Descriptor>(loop_, pipe->write_end.release()));
   } else {
     auto null = open_file("/dev/null", O_RDONLY);
     if (!null) return std::move(null).error();
@@ -120,7 +123,8 @@ asio::awaitable<void> Process::pump(std::shared_ptr<Process> self, Output output
     co_await self->events_->wait_for_room();
     asio::error_code error;
     if (!self->draining_)
-      co_await output.descriptor->async_wait(Descriptor::wait_read, asio::redirect_error(asio::use_awaitable, error));
+      co_await output.descriptor->async_wait(Descriptor::wait_read,
+                                             asio::redirect_error(asio::use_awaitable, error));
     const ssize_t count = self->relay(output);
     if (count == 0 || (count < 0 && self->draining_)) break;
     if (count < 0 || !self->draining_) continue;
@@ -138,7 +142,8 @@ ssize_t Process::relay(const Output& output) {
   // A terminal whose last process is gone answers EIO.
   if (count < 0) return errno == EAGAIN || errno == EINTR ? -1 : 0;
   if (count > 0 && events_->has_subscribers())
-    events_->publish(data_event(output.kind, std::string_view(chunk.data(), static_cast<std::size_t>(count))));
+    events_->publish(
+        data_event(output.kind, std::string_view(chunk.data(), static_cast<std::size_t>(count))));
   return count;
 }
 
@@ -181,8 +186,9 @@ void Process::part_ended() {
 
 asio::awaitable<Result<void>> Process::write(ProcessInput input) {
   if (input.to_terminal != (terminal_ != nullptr))
-    co_return make_error(ErrorCode::invalid_argument, terminal_ ? "the process has a pty: send input to it, not to stdin"
-                                                                : "the process has no pty: send input to stdin");
+    co_return make_error(ErrorCode::invalid_argument,
+                         terminal_ ? "the process has a pty: send input to it, not to stdin"
+                                   : "the process has no pty: send input to stdin");
   if (!input_) co_return make_error(ErrorCode::invalid_argument, "the process was started without stdin");
   const auto self = shared_from_this();
   co_return co_await input_->write(std::move(input.bytes));
@@ -190,7 +196,8 @@ asio::awaitable<Result<void>> Process::write(ProcessInput input) {
 
 Result<void> Process::close_input() {
   if (terminal_)
-    return make_error(ErrorCode::invalid_argument, "a pty's input cannot be closed: send end of file (0x04) instead");
+    return make_error(ErrorCode::invalid_argument,
+                      "a pty's input cannot be closed: send end of file (0x04) instead");
   if (!input_) return make_error(ErrorCode::invalid_argument, "the process was started without stdin");
   input_->close();
   return {};

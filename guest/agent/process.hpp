@@ -19,8 +19,9 @@ class Process : public std::enable_shared_from_this<Process> {
   using OnEnd = std::function<void(int status)>;
 
   /// Starts the program. Nothing of its output is read before begin().
-  static asio::awaitable<Result<std::shared_ptr<Process>>> launch(asio::any_io_executor loop, Children& children,
-                                                                  Program program, StartRequest request);
+  static asio::awaitable<Result<std::shared_ptr<Process>>> launch(asio::any_io_executor loop,
+                                                                  Children& children, Program program,
+                                                                  StartRequest request);
   Process(asio::any_io_executor loop, StartRequest request);
 
   pid_t pid() const { return child_->pid(); }
@@ -30,7 +31,8 @@ class Process : public std::enable_shared_from_this<Process> {
   /// Reads and publishes output from now on. Kills the process group at `deadline`, if any.
   void begin(std::optional<std::chrono::steady_clock::time_point> deadline, OnEnd on_end);
 
-  /// To the process group. After SIGTERM or SIGKILL the process's exit ends its output, whoever else holds it open.
+  /// To the process group. After SIGTERM or SIGKILL the process's exit ends its output, whoever else holds it
+  /// open.
   void signal(int number);
   asio::awaitable<Result<void>> write(ProcessInput input);
   Result<void> close_input();

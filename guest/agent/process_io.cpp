@@ -54,7 +54,9 @@ void Subscription::close() {
 
 Broadcast::Broadcast(asio::any_io_executor loop) : room_(std::move(loop), never) {}
 
-std::unique_ptr<Subscription> Broadcast::subscribe() { return std::make_unique<Subscription>(shared_from_this()); }
+std::unique_ptr<Subscription> Broadcast::subscribe() {
+  return std::make_unique<Subscription>(shared_from_this());
+}
 
 void Broadcast::publish(std::string event) {
   if (subscribers_.empty()) return;
@@ -73,7 +75,8 @@ void Broadcast::finish(std::string event) {
 }
 
 bool Broadcast::has_room() const {
-  return valve_open_ || std::ranges::none_of(subscribers_, [](const Subscription* one) { return one->full(); });
+  return valve_open_ ||
+         std::ranges::none_of(subscribers_, [](const Subscription* one) { return one->full(); });
 }
 
 asio::awaitable<void> Broadcast::wait_for_room() {
@@ -94,7 +97,8 @@ asio::awaitable<Result<void>> InputWriter::write(std::string bytes) {
   const auto descriptor = descriptor_;
   asio::error_code error = asio::error::bad_descriptor;
   if (descriptor)
-    co_await asio::async_write(*descriptor, asio::buffer(bytes), asio::redirect_error(asio::use_awaitable, error));
+    co_await asio::async_write(*descriptor, asio::buffer(bytes),
+                               asio::redirect_error(asio::use_awaitable, error));
   ++serving_;
   turn_.cancel();
   if (error) co_return make_error(ErrorCode::invalid_argument, "the process does not read input any more");

@@ -1,7 +1,7 @@
 // Fan-out of one process's events to the streams that watch it, and the ordered writing of its input.
 //
-// With nobody subscribed events are dropped. A subscriber that does not keep up fills its bounded queue; the process
-// then waits, as it would on a full pipe, until the slowest one has room or goes away.
+// With nobody subscribed events are dropped. A subscriber that does not keep up fills its bounded queue; the
+// process then waits, as it would on a full pipe, until the slowest one has room or goes away.
 #pragma once
 
 #include <asio/any_io_executor.hpp>
@@ -37,7 +37,8 @@ class Subscription {
     enum class Kind { event, finished, closed, timeout } kind;
     Event event;
   };
-  /// The next event; `finished` after the last one, `closed` once close() was called, `timeout` at the deadline.
+  /// The next event; `finished` after the last one, `closed` once close() was called, `timeout` at the
+  /// deadline.
   asio::awaitable<Next> next(Deadline deadline);
 
   /// Nobody will read this queue any more. Ends an outstanding next().

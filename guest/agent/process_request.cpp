@@ -15,7 +15,8 @@ Result<std::uint16_t> dimension(const JsonObject& size, std::string_view name) {
 }
 
 Result<void> check_text(const std::string& text) {
-  if (text.find('\0') != std::string::npos) return invalid("commands, arguments and paths cannot contain NUL");
+  if (text.find('\0') != std::string::npos)
+    return invalid("commands, arguments and paths cannot contain NUL");
   return {};
 }
 
@@ -32,7 +33,8 @@ Result<ProcessConfig> parse_config(const JsonObject& process) {
   CUBE_TRY(check_text(*command));
   CUBE_TRY(check_text(*directory));
   for (const std::string& argument : *arguments) CUBE_TRY(check_text(argument));
-  return ProcessConfig{std::move(*command), std::move(*arguments), std::move(*environment), std::move(*directory)};
+  return ProcessConfig{std::move(*command), std::move(*arguments), std::move(*environment),
+                       std::move(*directory)};
 }
 
 }  // namespace
@@ -90,7 +92,9 @@ Result<ProcessInput> parse_input(const JsonObject& message) {
   return ProcessInput{to_terminal, std::move(*bytes)};
 }
 
-std::string start_event(std::int64_t pid) { return R"({"event":{"start":{"pid":)" + std::to_string(pid) + "}}}"; }
+std::string start_event(std::int64_t pid) {
+  return R"({"event":{"start":{"pid":)" + std::to_string(pid) + "}}}";
+}
 
 std::string data_event(OutputKind kind, std::string_view bytes) {
   std::string_view name = "stdout";

@@ -36,8 +36,8 @@ std::optional<Clock::time_point> deadline_of(const CallContext& context) {
 
 /// Forwards a subscription to a client until the last event.
 asio::awaitable<Result<void>> deliver(std::shared_ptr<Subscription> subscription, std::int64_t pid,
-                                      std::optional<Clock::time_point> deadline, std::chrono::seconds keepalive,
-                                      MessageSink& sink) {
+                                      std::optional<Clock::time_point> deadline,
+                                      std::chrono::seconds keepalive, MessageSink& sink) {
   sink.on_client_gone([watcher = std::weak_ptr<Subscription>(subscription)] {
     if (const auto alive = watcher.lock()) alive->close();
   });
@@ -110,7 +110,8 @@ Result<Program> ProcessService::program_for(const CallContext& context, const Pr
   return program;
 }
 
-asio::awaitable<Result<void>> ProcessService::start(CallContext context, JsonObject request, MessageSink& sink) {
+asio::awaitable<Result<void>> ProcessService::start(CallContext context, JsonObject request,
+                                                    MessageSink& sink) {
   const auto deadline = deadline_of(context);
   auto parsed = parse_start(request);
   if (!parsed) co_return std::move(parsed).error();
@@ -129,18 +130,21 @@ asio::awaitable<Result<void>> ProcessService::start(CallContext context, JsonObj
   co_return co_await deliver(std::move(subscription), pid, deadline, context.keepalive, sink);
 }
 
-asio::awaitable<Result<void>> ProcessService::connect(CallContext context, JsonObject request, MessageSink& sink) {
+asio::awaitable<Result<void>> ProcessService::connect(CallContext context, JsonObject request,
+                                                      MessageSink& sink) {
   auto selector = parse_selector(request);
   if (!selector) co_return std::move(selector).error();
   if (const auto process = find_running(*selector)) {
     std::shared_ptr<Subscription> subscription = process->events().subscribe();
-    co_return co_await deliver(std::move(subscription), process->pid(), deadline_of(context), context.keepalive, sink);
+    co_return co_await deliver(std::move(subscription), process->pid(), deadline_of(context),
+                               context.keepalive, sink);
   }
   forget_old();
   const auto found = std::find_if(finished_.rbegin(), finished_.rend(), [&](const FinishedProcess& process) {
     return matches(*selector, process.pid, process.tag);
   });
-  if (found == finished_.rend()) co_return make_error(ErrorCode::not_found, selector->describe() + " not found");
+  if (found == finished_.rend())
+    co_return make_error(ErrorCode::not_found, selector->describe() + " not found");
   const FinishedProcess process = *found;
   if (auto sent = co_await sink.send(start_event(process.pid)); !sent) co_return std::move(sent).error();
   co_return co_await sink.send(end_event(process.status));
@@ -181,7 +185,8 @@ ProcessService::Reply ProcessService::send_input(CallContext, JsonObject request
   if (!process) co_return std::move(process).error();
   auto input = parse_input(request);
   if (!input) co_return std::move(input).error();
-  if (auto written = co_await (*process)->write(std::move(*input)); !written) co_return std::move(written).error();
+  if (auto written = co_await (*process)->write(std::move(*input)); !written)
+    co_return std::move(written).error();
   co_return std::string("{}");
 }
 
@@ -203,7 +208,8 @@ ProcessService::Reply ProcessService::stream_input(CallContext, MessageSource& s
       if (!data) co_return std::move(data).error();
       auto input = parse_input(*data);
       if (!input) co_return std::move(input).error();
-      if (auto written = co_await process->write(std::move(*input)); !written) co_return std::move(written).error();
+      if (auto written = co_await process->write(std::move(*input)); !written)
+        co_return std::move(written).error();
     }
   }
 }
@@ -216,7 +222,8 @@ ProcessService::Reply ProcessService::send_signal(CallContext, JsonObject reques
   if (const auto name = request.string("signal"); name.ok()) {
     if (*name == "SIGNAL_SIGTERM") number = SIGTERM;
     if (*name == "SIGNAL_SIGKILL") number = SIGKILL;
-  } else if (const auto value = request.integer("signal"); value.ok() && (*value == SIGTERM || *value == SIGKILL)) {
+  } else if (const auto value = request.integer("signal");
+             value.ok() && (*value == SIGTERM || *value == SIGKILL)) {
     number = static_cast<int>(*value);
   }
   if (number == 0)
@@ -249,7 +256,8 @@ Result<std::shared_ptr<Process>> ProcessService::running(const JsonObject& reque
 
 void ProcessService::ended(const Process& process, int status) {
   finished_.push_back({process.pid(), process.request().tag, status, Clock::now()});
-  // The kernel may have given the id to a new process since this one was reaped: its output can end much later.
+  // The kernel may have given the id to a new process since this one was reaped: its output can end much
+  // later.
   const auto entry = running_.find(process.pid());
   if (entry != running_.end() && entry->second.get() == &process) running_.erase(entry);
   forget_old();
@@ -264,12 +272,14 @@ void ProcessService::forget_old() {
 void ProcessService::add_to(Router& router) {
   const auto self = shared_from_this();
   const std::string prefix = "/process.Process/";
-  router.add_server_stream(prefix + "Start", [self](CallContext context, JsonObject request, MessageSink& sink) {
-    return self->start(std::move(context), std::move(request), sink);
-  });
-  router.add_server_stream(prefix + "Connect", [self](CallContext context, JsonObject request, MessageSink& sink) {
-    return self->connect(std::move(context), std::move(request), sink);
-  });
+  router.add_server_stream(prefix + "Start",
+                           [self](CallContext context, JsonObject request, MessageSink& sink) {
+                             return self->start(std::move(context), std::move(request), sink);
+                           });
+  router.add_server_stream(prefix + "Connect",
+                           [self](CallContext context, JsonObject request, MessageSink& sink) {
+                             return self->connect(std::move(context), std::move(request), sink);
+                           });
   router.add_client_stream(prefix + "StreamInput", [self](CallContext context, MessageSource& source) {
     return self->stream_input(std::move(context), source);
   });
@@ -285,8 +295,8 @@ void ProcessService::add_to(Router& router) {
   add_unary("CloseStdin", &ProcessService::close_stdin);
 }
 
-std::shared_ptr<ProcessService> add_process_service(Router& router, asio::any_io_executor loop, Children& children,
-                                                    const Settings& settings) {
+std::shared_ptr<ProcessService> add_process_service(Router& router, asio::any_io_executor loop,
+                                                    Children& children, const Settings& settings) {
   auto service = std::make_shared<ProcessService>(std::move(loop), children, settings);
   service->add_to(router);
   return service;

@@ -33,7 +33,7 @@ struct User {
 /// From /etc/passwd and /etc/group, read anew each time (no NSS: the agent is static). Unknown:
 /// `unauthenticated` "invalid username: 'x'".
 Result<User> find_user(std::string_view name);
-std::string user_name_of(uid_t uid);   ///< the number as text if it has no name
+std::string user_name_of(uid_t uid);  ///< the number as text if it has no name
 std::string group_name_of(gid_t gid);
 
 /// The user a request acts as: `name`, or the default one if it is empty.

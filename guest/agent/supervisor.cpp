@@ -28,7 +28,8 @@ constexpr off_t log_limit = 4 << 20;
 std::vector<std::string> executables_in(const std::string& directory) {
   std::vector<std::string> paths;
   std::error_code error;
-  for (std::filesystem::directory_iterator entry(directory, error), end; !error && entry != end; entry.increment(error)) {
+  for (std::filesystem::directory_iterator entry(directory, error), end; !error && entry != end;
+       entry.increment(error)) {
     const std::string path = entry->path().string();
     if (entry->is_regular_file(error) && ::access(path.c_str(), X_OK) == 0) paths.push_back(path);
   }
@@ -40,7 +41,8 @@ std::vector<std::string> executables_in(const std::string& directory) {
 Result<Fd> open_log(const std::string& path) {
   auto file = open_file(path, O_WRONLY | O_CREAT | O_APPEND, 0644);
   struct stat status {};
-  if (file && ::fstat(file->get(), &status) == 0 && status.st_size > log_limit && ::ftruncate(file->get(), 0) != 0)
+  if (file && ::fstat(file->get(), &status) == 0 && status.st_size > log_limit &&
+      ::ftruncate(file->get(), 0) != 0)
     return os_error(errno, "cannot truncate", path);
   return file;
 }
@@ -60,7 +62,8 @@ struct Supervisor::Shared {
   bool stopped = false;
 };
 
-Supervisor::Supervisor(asio::any_io_executor loop, Children& children, const Settings& settings, std::string logs)
+Supervisor::Supervisor(asio::any_io_executor loop, Children& children, const Settings& settings,
+                       std::string logs)
     : shared_(new Shared{std::move(loop), children, settings, std::move(logs)}) {}
 
 Supervisor::~Supervisor() { shared_->stopped = true; }
@@ -107,7 +110,8 @@ asio::awaitable<Result<void>> Supervisor::run_once(std::shared_ptr<Shared> share
   output->reset();
   null->reset();
   const int status = co_await (*child)->wait();
-  log(LogLevel::info, "supervisor", "service ended", {{"service", path}, {"status", describe_status(status)}});
+  log(LogLevel::info, "supervisor", "service ended",
+      {{"service", path}, {"status", describe_status(status)}});
   co_return Result<void>{};
 }
 

@@ -15,8 +15,8 @@ class Supervisor {
   Supervisor(asio::any_io_executor loop, Children& children, const Settings& settings, std::string logs);
   ~Supervisor();  ///< starts nothing any more
 
-  /// Starts every executable file in `directory`, in lexical order; each is started again when it ends, after 0.2 s
-  /// at first and up to 5 s if it keeps ending.
+  /// Starts every executable file in `directory`, in lexical order; each is started again when it ends, after
+  /// 0.2 s at first and up to 5 s if it keeps ending.
   void start(const std::string& directory);
 
  private:

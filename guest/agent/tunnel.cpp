@@ -49,7 +49,8 @@ asio::awaitable<Result<std::uint16_t>> read_port(std::shared_ptr<Stream> stream)
   for (std::size_t have = 0; have < bytes.size();) {
     const auto count = co_await stream->read_some(asio::buffer(bytes.data() + have, bytes.size() - have));
     if (!count) co_return count.error();
-    if (*count == 0) co_return make_error(ErrorCode::invalid_argument, "the connection ended before the port");
+    if (*count == 0)
+      co_return make_error(ErrorCode::invalid_argument, "the connection ended before the port");
     have += *count;
   }
   co_return static_cast<std::uint16_t>(bytes[0] | bytes[1] << 8);
@@ -83,7 +84,8 @@ asio::awaitable<void> serve_tunnel(std::unique_ptr<Stream> connection) {
     co_return;
   }
   tunnel->inside = std::move(*inside);
-  if (const auto answered = co_await answer(*tunnel->outside, guest::TunnelAnswer::connected); !answered) co_return;
+  if (const auto answered = co_await answer(*tunnel->outside, guest::TunnelAnswer::connected); !answered)
+    co_return;
   asio::co_spawn(co_await asio::this_coro::executor, copy(tunnel, true), asio::detached);
   co_await copy(tunnel, false);
 }

@@ -99,8 +99,12 @@ Result<User> find_user(std::string_view name) {
   return std::move(*user);
 }
 
-std::string user_name_of(uid_t uid) { return name_of_id(content_of("/etc/passwd"), uid).value_or(std::to_string(uid)); }
+std::string user_name_of(uid_t uid) {
+  return name_of_id(content_of("/etc/passwd"), uid).value_or(std::to_string(uid));
+}
 
-std::string group_name_of(gid_t gid) { return name_of_id(content_of("/etc/group"), gid).value_or(std::to_string(gid)); }
+std::string group_name_of(gid_t gid) {
+  return name_of_id(content_of("/etc/group"), gid).value_or(std::to_string(gid));
+}
 
 }  // namespace cube::agent

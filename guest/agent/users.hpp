@@ -9,7 +9,8 @@
 
 namespace cube::agent {
 
-/// Nothing if no well-formed line has the name. `groups` of the result holds `gid` too, as initgroups(3) does.
+/// Nothing if no well-formed line has the name. `groups` of the result holds `gid` too, as initgroups(3)
+/// does.
 std::optional<User> find_user_in(std::string_view passwd, std::string_view group, std::string_view name);
 
 /// The first name with that number in either format.

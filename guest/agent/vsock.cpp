@@ -1,8 +1,7 @@
 #include "vsock.hpp"
 
-#include <sys/socket.h>
-
 #include <linux/vm_sockets.h>
+#include <sys/socket.h>
 
 #include <asio/basic_socket_acceptor.hpp>
 #include <asio/co_spawn.hpp>
@@ -31,7 +30,8 @@ Error socket_error(const asio::error_code& error, const char* operation) {
 // The coroutines share the socket, so that destroying the stream under an outstanding operation only ends it.
 asio::awaitable<Result<std::size_t>> read_from(std::shared_ptr<Socket> socket, asio::mutable_buffer buffer) {
   asio::error_code error;
-  const std::size_t count = co_await socket->async_read_some(buffer, asio::redirect_error(asio::use_awaitable, error));
+  const std::size_t count =
+      co_await socket->async_read_some(buffer, asio::redirect_error(asio::use_awaitable, error));
   if (error == asio::error::eof) co_return std::size_t{0};
   if (error) co_return socket_error(error, "receive");
   co_return count;
@@ -52,7 +52,9 @@ class VsockStream final : public Stream {
   asio::awaitable<Result<std::size_t>> read_some(asio::mutable_buffer buffer) override {
     return read_from(socket_, buffer);
   }
-  asio::awaitable<Result<void>> write(asio::const_buffer buffer) override { return write_to(socket_, buffer); }
+  asio::awaitable<Result<void>> write(asio::const_buffer buffer) override {
+    return write_to(socket_, buffer);
+  }
   void shutdown_write() override {
     asio::error_code ignored;
     socket_->shutdown(Socket::shutdown_send, ignored);

@@ -82,7 +82,8 @@ TEST_CASE("what cannot be started is refused with its reason") {
     const Story nothing = co_await guest.start("{}");
     CHECK(nothing.trailer.find("process.cmd is missing") != std::string::npos);
 
-    const Story nobody = co_await guest.start(shell("true"), {{"Authorization", "Basic bm9ib2R5LWVsc2U6"}});
+    const Story nobody =
+        co_await guest.start(shell("true"), field("Authorization", "Basic bm9ib2R5LWVsc2U6"));
     CHECK(nobody.trailer.find(R"("code":"unauthenticated")") != std::string::npos);
     CHECK(nobody.trailer.find("invalid username: 'nobody-else'") != std::string::npos);
   }(guest));
@@ -105,8 +106,8 @@ TEST_CASE("programs are found in the PATH they will have, and see the requested 
 TEST_CASE("a program starts clean: no descriptors, blocked or ignored signals of the agent") {
   Guest guest;
   guest.run([](Guest& guest) -> asio::awaitable<void> {
-    const Story story = co_await guest.start(
-        shell("ls /proc/self/fd | wc -w; grep -E 'Sig(Blk|Ign)' /proc/self/status; cat /proc/self/oom_score_adj"));
+    const Story story = co_await guest.start(shell(
+        "ls /proc/self/fd | wc -w; grep -E 'Sig(Blk|Ign)' /proc/self/status; cat /proc/self/oom_score_adj"));
     CHECK(story.out == "4\nSigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n100\n");
   }(guest));
 }
@@ -115,7 +116,8 @@ TEST_CASE("a program runs as the user of the request") {
   if (::geteuid() != 0) return;  // only root can become others
   Guest guest;
   guest.run([](Guest& guest) -> asio::awaitable<void> {
-    const Story story = co_await guest.start(R"({"process":{"cmd":"id","cwd":"/"}})", {{"Authorization", "Basic bm9ib2R5Og=="}});
+    const Story story = co_await guest.start(R"({"process":{"cmd":"id","cwd":"/"}})",
+                                             field("Authorization", "Basic bm9ib2R5Og=="));
     CHECK(story.out.find("(nobody) gid=") != std::string::npos);
     CHECK(story.out.find("root") == std::string::npos);
   }(guest));
@@ -124,20 +126,25 @@ TEST_CASE("a program runs as the user of the request") {
 TEST_CASE("standard input is written, closed, and refused when there is none") {
   Guest guest;
   guest.run([](Guest& guest) -> asio::awaitable<void> {
-    const auto stream = co_await guest.open("Start", R"({"process":{"cmd":"cat"},"tag":"cat"})");
+    const auto stream = co_await guest.open(
+        "Start",
+        shell("trap 'exit 6' TERM; cat; echo closed; while :; do sleep 0.01; done", R"(,"tag":"cat")"));
     co_await stream->step();
     const std::int64_t pid = stream->story.pid;
-    const http::Response sent = co_await guest.call("SendInput", selector(pid, R"(,"input":{"stdin":"aGVsbG8K"})"));
+    const http::Response sent =
+        co_await guest.call("SendInput", selector(pid, R"(,"input":{"stdin":"aGVsbG8K"})"));
     CHECK(sent.status == 200);
     CHECK(sent.body == "{}");
     co_await stream->read_until_output("hello\n");
-    CHECK((co_await guest.call("SendInput", selector(pid, R"(,"input":{"pty":"aGVsbG8K"})"))).status == 400);
-    CHECK((co_await guest.call("CloseStdin", R"({"process":{"tag":"cat"}})")).status == 200);
-    CHECK((co_await guest.call("SendInput", selector(pid, R"(,"input":{"stdin":"aGVsbG8K"})"))).status == 400);
+    co_await expect_status(guest.call("SendInput", selector(pid, R"(,"input":{"pty":"aGVsbG8K"})")), 400);
+    co_await expect_status(guest.call("CloseStdin", R"({"process":{"tag":"cat"}})"), 200);
+    co_await expect_status(guest.call("SendInput", selector(pid, R"(,"input":{"stdin":"aGVsbG8K"})")), 400);
+    co_await stream->read_until_output("closed");
+    CHECK(stream->story.out == "hello\nclosed\n");
+    co_await expect_status(guest.call("SendSignal", selector(pid, R"(,"signal":"SIGNAL_SIGTERM")")), 200);
     co_await stream->read_to_end();
-    CHECK(stream->story.out == "hello\n");
-    CHECK(stream->story.exit_code == 0);
-    CHECK((co_await guest.call("SendInput", selector(pid, R"(,"input":{"stdin":"aGVsbG8K"})"))).status == 404);
+    CHECK(stream->story.exit_code == 6);
+    co_await expect_status(guest.call("SendInput", selector(pid, R"(,"input":{"stdin":"aGVsbG8K"})")), 404);
 
     const auto without = co_await guest.open("Start", shell("sleep 100"));
     co_await without->step();
@@ -153,9 +160,10 @@ TEST_CASE("input streams to a process") {
   guest.run([](Guest& guest) -> asio::awaitable<void> {
     const auto stream = co_await guest.open("Start", R"({"process":{"cmd":"cat"}})");
     co_await stream->step();
-    const std::string messages =
-        enveloped(R"({"start":)" + selector(stream->story.pid) + "}") + enveloped(R"({"keepalive":{}})") +
-        enveloped(R"({"data":{"input":{"stdin":"b25l"}}})") + enveloped(R"({"data":{"input":{"stdin":"dHdv"}}})");
+    const std::string messages = enveloped(R"({"start":)" + selector(stream->story.pid) + "}") +
+                                 enveloped(R"({"keepalive":{}})") +
+                                 enveloped(R"({"data":{"input":{"stdin":"b25l"}}})") +
+                                 enveloped(R"({"data":{"input":{"stdin":"dHdv"}}})");
     const auto answer = co_await guest.request(guest.port, "POST", "/process.Process/StreamInput",
                                                "application/connect+json", messages);
     CHECK(answer.status == 200);
@@ -167,14 +175,16 @@ TEST_CASE("input streams to a process") {
 TEST_CASE("a terminal has the size asked for, follows resizes, and takes input") {
   Guest guest;
   guest.run([](Guest& guest) -> asio::awaitable<void> {
-    const auto stream = co_await guest.open(
-        "Start", shell("stty size; tty; read line; echo got $line; stty size; echo done", R"(,"pty":{"size":{"cols":101,"rows":33}})"));
+    const auto stream =
+        co_await guest.open("Start", shell("stty size; tty; read line; echo got $line; stty size; echo done",
+                                           R"(,"pty":{"size":{"cols":101,"rows":33}})"));
     co_await stream->read_until_output("/dev/pts/");
     CHECK(stream->story.terminal.find("33 101\r\n") != std::string::npos);
     const std::int64_t pid = stream->story.pid;
-    CHECK((co_await guest.call("Update", selector(pid, R"(,"pty":{"size":{"cols":77,"rows":22}})"))).status == 200);
-    CHECK((co_await guest.call("CloseStdin", selector(pid))).status == 400);
-    CHECK((co_await guest.call("SendInput", selector(pid, R"(,"input":{"pty":"aGVsbG8K"})"))).status == 200);
+    co_await expect_status(guest.call("Update", selector(pid, R"(,"pty":{"size":{"cols":77,"rows":22}})")),
+                           200);
+    co_await expect_status(guest.call("CloseStdin", selector(pid)), 400);
+    co_await expect_status(guest.call("SendInput", selector(pid, R"(,"input":{"pty":"aGVsbG8K"})")), 200);
     co_await stream->read_to_end();
     CHECK(stream->story.terminal.find("got hello") != std::string::npos);
     CHECK(stream->story.terminal.find("22 77\r\n") != std::string::npos);
@@ -187,7 +197,8 @@ TEST_CASE("a terminal has the size asked for, follows resizes, and takes input")
 TEST_CASE("the timeout of the call kills the process and its group") {
   Guest guest;
   guest.run([](Guest& guest) -> asio::awaitable<void> {
-    const auto stream = co_await guest.open("Start", shell("sleep 1000 & echo $!; wait"), {{"Connect-Timeout-Ms", "300"}});
+    const auto stream =
+        co_await guest.open("Start", shell("sleep 1000 & echo $!; wait"), field("Connect-Timeout-Ms", "300"));
     co_await stream->read_to_end();
     CHECK(stream->story.trailer.find(R"("code":"deadline_exceeded")") != std::string::npos);
     const std::int64_t pid = stream->story.pid;
@@ -207,24 +218,26 @@ TEST_CASE("a client that goes away leaves its process running, and another can c
     std::int64_t pid = 0;
     {
       const auto stream = co_await guest.open(
-          "Start", R"({"process":{"cmd":"sh","args":["-c","echo first; read a; echo second; read b; exit 7"]},"tag":"job"})");
+          "Start",
+          R"({"process":{"cmd":"sh","args":["-c","echo first; read a; echo second; read b; exit 7"]},"tag":"job"})");
       co_await stream->read_until_output("first");
       pid = stream->story.pid;
     }
     const auto again = co_await guest.open("Connect", R"({"process":{"tag":"job"}})");
     co_await again->step();
     CHECK(again->story.pid == pid);
-    CHECK((co_await guest.call("SendInput", selector(pid, R"(,"input":{"stdin":"Cg=="})"))).status == 200);
+    co_await expect_status(guest.call("SendInput", selector(pid, R"(,"input":{"stdin":"Cg=="})")), 200);
     co_await again->read_until_output("second");
     CHECK(again->story.out == "second\n");
     const auto list = co_await guest.call("List", "{}");
     CHECK(list.body.find(R"("tag":"job")") != std::string::npos);
     CHECK(list.body.find(R"("pid":)" + std::to_string(pid)) != std::string::npos);
-    CHECK((co_await guest.call("SendInput", selector(pid, R"(,"input":{"stdin":"Cg=="})"))).status == 200);
+    co_await expect_status(guest.call("SendInput", selector(pid, R"(,"input":{"stdin":"Cg=="})")), 200);
     co_await again->read_to_end();
     CHECK(again->story.exit_code == 7);
 
-    CHECK((co_await guest.call("List", "{}")).body == R"({"processes":[]})");
+    const auto none = co_await guest.call("List", "{}");
+    CHECK(none.body == R"({"processes":[]})");
     const auto late = co_await guest.open("Connect", selector(pid));
     co_await late->read_to_end();
     CHECK(late->story.first_was_start);
@@ -247,7 +260,8 @@ TEST_CASE("the end waits for whoever still holds the output, unless the process 
     const auto killed = co_await guest.open("Start", shell("setsid sleep 1000 & echo $!; wait"));
     co_await killed->read_until_output("\n");
     const auto daemon = std::stoll(killed->story.out);
-    CHECK((co_await guest.call("SendSignal", selector(killed->story.pid, R"(,"signal":"SIGNAL_SIGKILL")"))).status == 200);
+    co_await expect_status(
+        guest.call("SendSignal", selector(killed->story.pid, R"(,"signal":"SIGNAL_SIGKILL")")), 200);
     co_await killed->read_to_end();
     CHECK(killed->story.status == "signal: killed");
     CHECK(alive(daemon));
@@ -258,22 +272,23 @@ TEST_CASE("the end waits for whoever still holds the output, unless the process 
 TEST_CASE("signals reach the process; others than two are refused") {
   Guest guest;
   guest.run([](Guest& guest) -> asio::awaitable<void> {
-    const auto stream = co_await guest.open("Start", shell("trap 'echo bye; exit 5' TERM; echo ready; while :; do sleep 0.01; done"));
+    const auto stream = co_await guest.open(
+        "Start", shell("trap 'echo bye; exit 5' TERM; echo ready; while :; do sleep 0.01; done"));
     co_await stream->read_until_output("ready");
     const std::int64_t pid = stream->story.pid;
-    CHECK((co_await guest.call("SendSignal", selector(pid, R"(,"signal":"SIGNAL_SIGHUP")"))).status == 501);
-    CHECK((co_await guest.call("SendSignal", selector(pid, R"(,"signal":"SIGNAL_SIGTERM")"))).status == 200);
+    co_await expect_status(guest.call("SendSignal", selector(pid, R"(,"signal":"SIGNAL_SIGHUP")")), 501);
+    co_await expect_status(guest.call("SendSignal", selector(pid, R"(,"signal":"SIGNAL_SIGTERM")")), 200);
     co_await stream->read_to_end();
     CHECK(stream->story.out == "ready\nbye\n");
     CHECK(stream->story.exit_code == 5);
-    CHECK((co_await guest.call("SendSignal", selector(pid, R"(,"signal":"SIGNAL_SIGKILL")"))).status == 404);
+    co_await expect_status(guest.call("SendSignal", selector(pid, R"(,"signal":"SIGNAL_SIGKILL")")), 404);
   }(guest));
 }
 
 TEST_CASE("a quiet stream is kept alive") {
   Guest guest;
   guest.run([](Guest& guest) -> asio::awaitable<void> {
-    const Story story = co_await guest.start(shell("sleep 1.5"), {{"Keepalive-Ping-Interval", "1"}});
+    const Story story = co_await guest.start(shell("sleep 1.5"), field("Keepalive-Ping-Interval", "1"));
     CHECK(story.keepalives == 1);
     CHECK(story.exit_code == 0);
   }(guest));
@@ -286,11 +301,17 @@ TEST_CASE("two hundred commands at once all end well") {
     auto good = std::make_shared<int>(0);
     auto done = std::make_shared<int>(0);
     for (int i = 0; i < count; ++i)
-      asio::co_spawn(guest.loop, [](Guest& guest, int number, std::shared_ptr<int> good, std::shared_ptr<int> done) -> asio::awaitable<void> {
-        const Story story = co_await guest.start(R"({"process":{"cmd":"echo","args":[")" + std::to_string(number) + R"("]}})");
-        *good += story.out == std::to_string(number) + "\n" && story.exit_code == 0 && story.trailer == "{}";
-        ++*done;
-      }(guest, i, good, done), asio::detached);
+      asio::co_spawn(
+          guest.loop,
+          [](Guest& guest, int number, std::shared_ptr<int> good,
+             std::shared_ptr<int> done) -> asio::awaitable<void> {
+            const Story story = co_await guest.start(R"({"process":{"cmd":"echo","args":[")" +
+                                                     std::to_string(number) + R"("]}})");
+            *good +=
+                story.out == std::to_string(number) + "\n" && story.exit_code == 0 && story.trailer == "{}";
+            ++*done;
+          }(guest, i, good, done),
+          asio::detached);
     co_await until([&] { return *done == count; });
     CHECK(*good == count);
   }(guest));
@@ -299,8 +320,11 @@ TEST_CASE("two hundred commands at once all end well") {
 TEST_CASE("a reader that stops makes the process wait, and loses nothing") {
   Guest guest;
   guest.run([](Guest& guest) -> asio::awaitable<void> {
-    const std::string progress = (std::filesystem::temp_directory_path() / ("cube-progress-" + random_hex(6))).string();
-    const auto stream = co_await guest.open("Start", shell("for i in $(seq 300); do head -c 100000 /dev/zero; echo -n . >> " + progress + "; done"));
+    const std::string progress =
+        (std::filesystem::temp_directory_path() / ("cube-progress-" + random_hex(6))).string();
+    const auto stream = co_await guest.open(
+        "Start",
+        shell("for i in $(seq 300); do head -c 100000 /dev/zero; echo -n . >> " + progress + "; done"));
     co_await stream->step();
     // Not read: the process must come to a stop, well before its 30 MB are through.
     std::uintmax_t before = 0, after = 0;
