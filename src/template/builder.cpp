@@ -134,7 +134,10 @@ class Build {
     config.vcpu_count = shape_.vcpu_count;
     config.memory_bytes = shape_.memory_bytes;
     config.root_disk = std::move(*disk);
-    config.on_console = [console = console_](std::string_view text) { console->append(text); };
+    config.on_console = [console = console_, id = id_](std::string_view text) {
+      console->append(text);
+      log(LogLevel::debug, "template", "console", {{"template", id}, {"text", std::string(text)}});
+    };
     config.on_stop = [console = console_](vmm::StopReason reason) {
       if (reason.kind != vmm::StopReason::Kind::requested)
         console->append("\n[stopped: " + reason.detail + "]");

@@ -1,6 +1,7 @@
 #include "vmm/arch/x86_64/vcpu_state.hpp"
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
 #include <cstring>
 
@@ -103,7 +104,9 @@ Result<VcpuState> save_vcpu(const Vcpu& vcpu, const std::vector<std::uint32_t>& 
   CUBE_TRY(vcpu.call(KVM_GET_REGS, &registers.regs, "KVM_GET_REGS"));
   CUBE_TRY(vcpu.call(KVM_GET_SREGS, &registers.sregs, "KVM_GET_SREGS"));
   CUBE_TRY(vcpu.call(KVM_GET_XSAVE, &registers.xsave, "KVM_GET_XSAVE"));
-  CUBE_TRY(vcpu.call(KVM_GET_XCRS, &registers.xcrs, "KVM_GET_XCRS"));
+  // Without XSAVE there are none, and KVM refuses to be asked.
+  const auto xcrs = vcpu.call(KVM_GET_XCRS, &registers.xcrs, "KVM_GET_XCRS");
+  if (!xcrs.ok() && xcrs.error().os_errno != EINVAL) return xcrs.error();
   CUBE_TRY(vcpu.call(KVM_GET_DEBUGREGS, &registers.debugregs, "KVM_GET_DEBUGREGS"));
   CUBE_TRY(vcpu.call(KVM_GET_LAPIC, &registers.lapic, "KVM_GET_LAPIC"));
   auto values = read_msrs(vcpu, msrs);
@@ -120,7 +123,7 @@ Result<void> restore_vcpu(Vcpu& vcpu, const VcpuState& state) {
   CUBE_TRY(vcpu.set(KVM_SET_MP_STATE, registers.mp_state, "KVM_SET_MP_STATE"));
   CUBE_TRY(vcpu.set(KVM_SET_REGS, registers.regs, "KVM_SET_REGS"));
   CUBE_TRY(vcpu.set(KVM_SET_SREGS, registers.sregs, "KVM_SET_SREGS"));
-  CUBE_TRY(vcpu.set(KVM_SET_XCRS, registers.xcrs, "KVM_SET_XCRS"));
+  if (registers.xcrs.nr_xcrs > 0) CUBE_TRY(vcpu.set(KVM_SET_XCRS, registers.xcrs, "KVM_SET_XCRS"));
   CUBE_TRY(vcpu.set(KVM_SET_XSAVE, registers.xsave, "KVM_SET_XSAVE"));
   CUBE_TRY(vcpu.set(KVM_SET_DEBUGREGS, registers.debugregs, "KVM_SET_DEBUGREGS"));
   CUBE_TRY(vcpu.set(KVM_SET_LAPIC, registers.lapic, "KVM_SET_LAPIC"));
