@@ -69,16 +69,9 @@ asio::awaitable<void> handle(std::shared_ptr<const Context> context, http::Excha
   if (!answer) co_return;
   answer->headers.add("Access-Control-Allow-Origin", "*");
   answer->headers.add("Access-Control-Expose-Headers", "*");
-<<<<<<< HEAD
-  // Named: g++ 12 destroys an aggregate temporary in a co_await expression twice (GCC bug 99576).
-  http::ResponseHead head{answer->status, std::move(answer->headers)};
-  // A client that is gone gets no answer; there is nobody to tell.
-  (void)co_await exchange.respond(std::move(head), std::move(answer->body));
-=======
   http::ResponseHead head{answer->status, std::move(answer->headers)};
   const auto sent = co_await exchange.respond(std::move(head), std::move(answer->body));
   static_cast<void>(sent);  // a client that is gone gets no answer
->>>>>>> w-api
 }
 
 }  // namespace

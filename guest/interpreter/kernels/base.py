@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import select
 import signal
 import tempfile
 
@@ -15,6 +16,12 @@ class UnknownLanguage(Exception):
 
 class KernelDied(Exception):
     pass
+
+
+def _is_readable(fd: int) -> bool:
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 class Process:
@@ -33,10 +40,13 @@ class Process:
 
     @property
     def alive(self) -> bool:
-        return not self.ended.done()
+        if self.ended.done():
+            return False
+        # The loop may not have got round to telling.
+        return not _is_readable(self._pidfd)
 
     async def kill(self):
-        if self.alive:
+        if not self.ended.done():
             try:
                 os.killpg(self.pid, signal.SIGKILL)
             except ProcessLookupError:
