@@ -23,7 +23,7 @@ using SteadyClock = std::chrono::steady_clock;
 // panic=-1 and reboot=k end a broken guest through the keyboard controller at once. There is no second core
 // to wait for, no PS/2 device to probe.
 constexpr std::string_view kernel_arguments =
-    "console=ttyS0 quiet reboot=k panic=-1 root=/dev/vda rw rootfstype=ext4 init=/sbin/cube-agent "
+    "console=ttyS0 loglevel=5 reboot=k panic=-1 root=/dev/vda rw rootfstype=ext4 init=/sbin/cube-agent "
     "pci=off random.trust_cpu=on nomodule i8042.noaux i8042.nomux i8042.dumbkbd 8250.nr_uarts=1";
 
 constexpr milliseconds ready_pause{250};

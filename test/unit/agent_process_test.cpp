@@ -126,7 +126,9 @@ TEST_CASE("a program runs as the user of the request") {
 TEST_CASE("standard input is written, closed, and refused when there is none") {
   Guest guest;
   guest.run([](Guest& guest) -> asio::awaitable<void> {
-    const auto stream = co_await guest.open("Start", R"({"process":{"cmd":"cat"},"tag":"cat"})");
+    const auto stream = co_await guest.open(
+        "Start",
+        shell("trap 'exit 6' TERM; cat; echo closed; while :; do sleep 0.01; done", R"(,"tag":"cat")"));
     co_await stream->step();
     const std::int64_t pid = stream->story.pid;
     const http::Response sent =
@@ -137,9 +139,11 @@ TEST_CASE("standard input is written, closed, and refused when there is none") {
     co_await expect_status(guest.call("SendInput", selector(pid, R"(,"input":{"pty":"aGVsbG8K"})")), 400);
     co_await expect_status(guest.call("CloseStdin", R"({"process":{"tag":"cat"}})"), 200);
     co_await expect_status(guest.call("SendInput", selector(pid, R"(,"input":{"stdin":"aGVsbG8K"})")), 400);
+    co_await stream->read_until_output("closed");
+    CHECK(stream->story.out == "hello\nclosed\n");
+    co_await expect_status(guest.call("SendSignal", selector(pid, R"(,"signal":"SIGNAL_SIGTERM")")), 200);
     co_await stream->read_to_end();
-    CHECK(stream->story.out == "hello\n");
-    CHECK(stream->story.exit_code == 0);
+    CHECK(stream->story.exit_code == 6);
     co_await expect_status(guest.call("SendInput", selector(pid, R"(,"input":{"stdin":"aGVsbG8K"})")), 404);
 
     const auto without = co_await guest.open("Start", shell("sleep 100"));

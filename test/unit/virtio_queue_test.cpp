@@ -214,6 +214,7 @@ TEST_CASE("broken indirect tables are errors") {
                                                                                  {data_area, 17},
                                                                                  {data_area, 257 * 16},
                                                                                  {data_area, 0xfffffff0},
+                                                                                 {data_area + 4, 16},
                                                                                  {4 << 20, 16},
                                                                                  {~0ull - 15, 16}}));
     f.ring.describe(0, {address, length, indirect_flag, 0});

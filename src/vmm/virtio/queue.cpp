@@ -44,10 +44,15 @@ void store(std::byte* address, T value, int order = __ATOMIC_RELAXED) {
 // std::atomic_thread_fence is refused by g++ under -fsanitize=thread.
 void full_fence() { __sync_synchronize(); }
 
-// One read: the guest may change the bytes meanwhile, and the compiler must not fetch them again.
+// The guest may change the bytes meanwhile, and the compiler must not fetch them again.
 void read_once(void* to, const std::byte* from, std::size_t length) {
   std::memcpy(to, from, length);
   std::atomic_signal_fence(std::memory_order_seq_cst);
+}
+
+Descriptor read_descriptor(const std::byte* address) {
+  return std::bit_cast<Descriptor>(
+      std::array{load<std::uint64_t>(address), load<std::uint64_t>(address + 8)});
 }
 
 Error broken(std::string message) { return make_error(ErrorCode::guest, "virtqueue: " + std::move(message)); }
@@ -88,6 +93,7 @@ Result<Table> indirect_table(const GuestMemory& memory, const Descriptor& descri
   if ((descriptor.flags & descriptor_next) != 0) return broken("a descriptor after an indirect table");
   if (entries == 0 || entries > max_queue_size || descriptor.length % sizeof(Descriptor) != 0)
     return broken("an indirect table of a wrong size");
+  if (descriptor.address % alignof(Descriptor) != 0) return broken("a misaligned indirect table");
   const auto host = memory.slice(descriptor.address, descriptor.length);
   if (!host) return broken("an indirect table outside memory");
   return Table{host->data(), entries};
@@ -143,8 +149,7 @@ Result<bool> Queue::pop(Chain& chain) {
   std::uint32_t index = chain.head;
   for (std::uint32_t left = table.entries; left > 0; --left) {
     if (index >= table.entries) return broken("a descriptor index past the end of its table");
-    Descriptor descriptor;
-    read_once(&descriptor, table.host + index * sizeof descriptor, sizeof descriptor);
+    const Descriptor descriptor = read_descriptor(table.host + index * sizeof descriptor);
     if ((descriptor.flags & descriptor_indirect) != 0) {
       if (std::exchange(inside_indirect, true)) return broken("an indirect table inside another");
       const auto indirect = indirect_table(*memory_, descriptor);

@@ -1,0 +1,150 @@
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <vector>
+
+#include "byte_range.hpp"
+#include "files.hpp"
+#include "text.hpp"
+
+namespace cube::agent {
+
+namespace {
+
+constexpr std::size_t piece_size = 256 << 10;
+
+struct Download {
+  Fd file;
+  std::string path;
+  std::uint64_t size = 0;
+  timespec modified{};
+};
+
+Result<Download> open_download(const FilesRequest& request) {
+  if (!request.path) return make_error(ErrorCode::invalid_argument, "the query parameter 'path' is missing");
+  Download download{{}, *request.path, 0, {}};
+  const std::string& path = *request.path;
+  download.file = Fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
+  if (!download.file && (errno == ENOENT || errno == ENOTDIR))
+    return make_error(ErrorCode::not_found, "path '" + path + "' does not exist");
+  if (!download.file) return os_error(errno, "open", path);
+  struct stat status {};
+  if (::fstat(download.file.get(), &status) != 0) return os_error(errno, "stat", path);
+  if (S_ISDIR(status.st_mode))
+    return make_error(ErrorCode::invalid_argument, "path '" + path + "' is a directory");
+  if (!S_ISREG(status.st_mode))
+    return make_error(ErrorCode::invalid_argument, "path '" + path + "' is not a regular file");
+  download.size = static_cast<std::uint64_t>(status.st_size);
+  download.modified = status.st_mtim;
+  return download;
+}
+
+/// RFC 6266: inline; filename="plain", or filename*=utf-8''… if the name is not plain ASCII.
+std::string content_disposition(const std::string& path) {
+  const std::string name = path.substr(path.find_last_of('/') + 1);
+  const bool plain = std::ranges::all_of(name, [](char c) { return c >= ' ' && c <= '~'; });
+  std::string text = plain ? "inline; filename=\"" : "inline; filename*=utf-8''";
+  constexpr std::string_view digits = "0123456789ABCDEF";
+  for (const char c : name) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (plain && (c == '"' || c == '\\')) text += '\\';
+    const bool unreserved = (c >= '0' && c <= '9') || (lower(c) >= 'a' && lower(c) <= 'z') || c == '-' ||
+                            c == '.' || c == '_' || c == '~';
+    if (plain || unreserved)
+      text += c;
+    else
+      (((text += '%') += digits[byte >> 4])) += digits[byte & 15];
+  }
+  if (plain) text += '"';
+  return text;
+}
+
+std::string http_date(time_t time) {
+  struct tm parts {};
+  ::gmtime_r(&time, &parts);
+  char text[64];
+  return std::string(text, std::strftime(text, sizeof text, "%a, %d %b %Y %H:%M:%S GMT", &parts));
+}
+
+http::ResponseHead download_head(const Download& download, const RangeChoice& choice) {
+  http::ResponseHead head{200,
+                          {{"Content-Type", "application/octet-stream"},
+                           {"Content-Disposition", content_disposition(download.path)},
+                           {"Accept-Ranges", "bytes"},
+                           {"Last-Modified", http_date(download.modified.tv_sec)},
+                           {"Vary", "Accept-Encoding"}}};
+  const std::string total = std::to_string(download.size);
+  if (choice.kind == RangeChoice::Kind::part) {
+    head.status = 206;
+    head.headers.add("Content-Range", "bytes " + std::to_string(choice.first) + '-' +
+                                          std::to_string(choice.first + choice.length - 1) + '/' + total);
+  }
+  head.headers.add("Content-Length", std::to_string(choice.length));
+  return head;
+}
+
+http::ResponseHead unsatisfiable_head(const Download& download) {
+  http::ResponseHead head = files_json_head(416);
+  head.headers.add("Content-Range", "bytes */" + std::to_string(download.size));
+  return head;
+}
+
+/// Files of /proc and /sys say their size is 0 and have content all the same: `length` is nothing for them.
+asio::awaitable<void> send_content(http::Exchange& exchange, Download download, std::uint64_t offset,
+                                   std::optional<std::uint64_t> length) {
+  std::vector<char> piece(piece_size);
+  while (!length || *length > 0) {
+    const std::size_t wanted =
+        length ? static_cast<std::size_t>(std::min<std::uint64_t>(*length, piece.size())) : piece.size();
+    const ssize_t count = ::pread(download.file.get(), piece.data(), wanted, static_cast<off_t>(offset));
+    if (count < 0 && errno == EINTR) continue;
+    if (count == 0 && !length) break;
+    // Truncated meanwhile or unreadable: the response stays unfinished, which closes the connection.
+    if (count <= 0) co_return;
+    const Result<void> written =
+        co_await exchange.write(asio::buffer(piece.data(), static_cast<std::size_t>(count)));
+    if (!written.ok()) co_return;
+    offset += static_cast<std::uint64_t>(count);
+    if (length) *length -= static_cast<std::uint64_t>(count);
+  }
+  const Result<void> finished = co_await exchange.finish();
+  if (!finished.ok()) co_return;
+}
+
+}  // namespace
+
+asio::awaitable<void> serve_download(http::Exchange& exchange, FilesRequest request) {
+  auto download = open_download(request);
+  if (!download.ok()) {
+    co_await files_respond_error(exchange, std::move(download).error());
+    co_return;
+  }
+  const auto& headers = exchange.request().headers;
+  // The validator of If-Range is never ours, so the whole file is the answer (RFC 9110 section 13.1.5).
+  const bool ranged = !headers.get("If-Range");
+  const RangeChoice choice =
+      choose_range(ranged ? headers.get("Range").value_or("") : std::string_view(), download->size);
+  if (choice.kind == RangeChoice::Kind::unsatisfiable) {
+    const Error error = make_error(ErrorCode::invalid_argument, "the range is beyond the end of the file");
+    co_await files_respond(exchange, unsatisfiable_head(*download), files_error_json(416, error));
+    co_return;
+  }
+  http::ResponseHead head = download_head(*download, choice);
+  if (exchange.request().method == "HEAD") {
+    co_await files_respond(exchange, std::move(head), {});
+    co_return;
+  }
+  char first_byte = 0;
+  const bool sizeless = download->size == 0 && ::pread(download->file.get(), &first_byte, 1, 0) == 1;
+  if (sizeless) head.headers.remove("Content-Length");
+  const Result<void> begun = co_await exchange.begin(std::move(head));
+  if (!begun.ok()) co_return;
+  std::optional<std::uint64_t> length;
+  if (!sizeless) length = choice.length;
+  co_await send_content(exchange, std::move(*download), choice.first, length);
+}
+
+}  // namespace cube::agent
