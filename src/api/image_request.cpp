@@ -37,10 +37,10 @@ Result<void> read_image_field(std::string_view name, JsonValue value, templates:
                          static_cast<std::int64_t>(templates::most_memory_mib)};
   if (name == "name") return read_field(value, name, request.name);
   if (name == "image") return read_field(value, name, image);
+  if (name == "readyCmd") return read_field(value, name, request.ready_command);
   if (name == "cpuCount") return read_number(value, name, {1, vmm::max_vcpus}, request.vcpu_count);
   if (name == "memoryMB") return read_number(value, name, memory, request.memory_mib);
   if (name == "diskSizeMB") return read_number(value, name, {0, templates::most_disk_mib}, request.disk_mib);
-  if (name == "readyCmd") return read_field(value, name, request.ready_command);
   return refuse_unknown(value, name);
 }
 

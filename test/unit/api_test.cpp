@@ -476,9 +476,9 @@ TEST_CASE("a template reference is one segment of the path, however it is encode
 
 TEST_CASE("building from an image streams its progress and ends with the template") {
   Fixture fixture;
-  const auto response =
-      fixture.call("POST", "/templates/images",
-                   R"({"name":"web","image":"web-1.ext4","cpuCount":1,"memoryMB":256,"diskSizeMB":2048})");
+  const auto response = fixture.call(
+      "POST", "/templates/images",
+      R"({"name":"web","image":"web-1.ext4","cpuCount":1,"memoryMB":256,"diskSizeMB":2048,"readyCmd":"true"})");
   CHECK(response.status == 200);
   CHECK(header(response, "Content-Type") == "application/x-ndjson");
   std::vector<std::string> lines;
@@ -492,6 +492,7 @@ TEST_CASE("building from an image streams its progress and ends with the templat
   CHECK(fixture.templates.last_build->vcpu_count == 1);
   CHECK(fixture.templates.last_build->memory_mib == 256);
   CHECK(fixture.templates.last_build->disk_mib == 2048);
+  CHECK(fixture.templates.last_build->ready_command == "true");
 }
 
 TEST_CASE("a build that fails says so in its last line") {

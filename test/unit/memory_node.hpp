@@ -35,6 +35,12 @@ class MemoryTemplates final : public templates::Templates {
     co_return info;
   }
 
+  Result<node::CloneSource> source(std::string_view reference) override {
+    const auto info = find(reference);
+    if (!info.ok()) return info.error();
+    return node::CloneSource{info->id, info->name, nullptr};
+  }
+
   asio::awaitable<Result<void>> remove(std::string reference) override {
     const auto info = find(reference);
     if (!info.ok()) co_return info.error();
@@ -100,6 +106,8 @@ class MemorySandboxes final : public node::Sandboxes {
     if (!ports.contains(port)) co_return make_error(ErrorCode::unavailable, "nothing listens there");
     co_return co_await http::connect_tcp("127.0.0.1", ports.at(port), std::chrono::seconds(10));
   }
+
+  void shut_down() override { infos.clear(); }
 
   static node::SandboxInfo make(std::string id) {
     node::SandboxInfo info;
