@@ -17,6 +17,8 @@ Result<std::span<std::byte>> map(std::uint64_t bytes, int flags, int fd) {
   if (address == MAP_FAILED) return os_error(errno, "cannot map guest memory");
   // A fork of the daemon (to run a tool) must neither see guests nor make their pages copy-on-write.
   ::madvise(address, bytes, MADV_DONTFORK);
+  // Nor does a guest's memory belong in a core dump.
+  ::madvise(address, bytes, MADV_DONTDUMP);
   return std::span(static_cast<std::byte*>(address), bytes);
 }
 

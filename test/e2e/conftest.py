@@ -4,9 +4,9 @@ import json
 import os
 import pathlib
 import shlex
+import shutil
 import socket
 import subprocess
-import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -52,6 +52,8 @@ class Host:
         self.log = open(self.run / "host.log", "wb")
         self.process = subprocess.Popen(server, stdout=self.log, stderr=self.log, stdin=subprocess.DEVNULL)
         wait_until(self._answers, 120, "the lab answers")
+        if not self.direct:  # a crash leaves its core beside the logs
+            self.shell(f"echo {self.run}/core > /proc/sys/kernel/core_pattern")
 
     def _answers(self):
         assert self.process.poll() is None, (self.run / "host.log").read_text()
@@ -87,7 +89,7 @@ class Daemon:
 
     def start(self, *options):
         command = shlex.join(self.command + list(options))
-        self.pid = int(self.host.shell(f"setsid {command} >> {self.host.run}/cubed.log 2>&1 < /dev/null & echo $!"))
+        self.pid = int(self.host.shell(f"ulimit -c unlimited; setsid {command} >> {self.host.run}/cubed.log 2>&1 < /dev/null & echo $!"))
         wait_until(self.healthy, 60, "the daemon is healthy")
 
     def healthy(self):
@@ -131,10 +133,12 @@ class Daemon:
 
 @pytest.fixture(scope="session")
 def host():
-    with tempfile.TemporaryDirectory(prefix="cubed-e2e-") as directory:
-        machine = Host(directory)
-        yield machine
-        machine.stop()
+    directory = BUILD / "e2e-run"  # kept for its logs until the next run
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    machine = Host(directory)
+    yield machine
+    machine.stop()
 
 
 @pytest.fixture(scope="session")
