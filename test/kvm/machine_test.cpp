@@ -318,6 +318,33 @@ TEST_CASE("a chain of ten snapshots loses nothing") {
   for (Observer& heir : heirs) CHECK(heir.console().empty());
 }
 
+TEST_CASE("many clones at once keep their memory apart") {
+  Host host;
+  Observer observer;
+  const auto machine = boot(host, observer, "memory");
+  REQUIRE(machine->resume().ok());
+  REQUIRE(observer.wait_for_text("rounds at "));
+  const std::uint64_t rounds = number_after(observer.console(), "rounds at ");
+  REQUIRE(machine->pause().ok());
+  const auto state = machine->save();
+  REQUIRE(state.ok());
+  const Fd image = memory_image(*machine);
+  std::array<Observer, 12> observers;
+  std::vector<std::unique_ptr<Machine>> clones;
+  for (Observer& each : observers) {
+    auto clone = restore(host, each, *state, image);
+    if (!clone) FAIL(clone.error().describe());
+    clones.push_back(std::move(*clone));
+    REQUIRE(clones.back()->resume().ok());
+  }
+  for (std::size_t i = 0; i < clones.size(); ++i)
+    wait_until_above(*clones[i], observers[i], rounds, word_at(*machine, rounds) + 3);
+  for (Observer& each : observers) {
+    CHECK(each.console().empty());
+    CHECK_FALSE(each.stop().has_value());
+  }
+}
+
 TEST_CASE("the local APIC's timer goes on ticking in a clone") {
   Host host;
   Observer observer;

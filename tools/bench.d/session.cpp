@@ -1,0 +1,120 @@
+#include "session.hpp"
+
+#include <simdjson.h>
+
+#include <array>
+
+namespace cube::bench {
+namespace {
+
+using asio::awaitable;
+
+constexpr std::size_t answer_limit = 1 << 20;
+
+/// A message of the Connect protocol's streams: flags, length, JSON.
+std::string envelope(std::string_view json) {
+  std::string bytes(5, '\0');
+  for (int i = 0; i < 4; ++i) bytes[4 - i] = static_cast<char>(json.size() >> (8 * i));
+  return bytes.append(json);
+}
+
+std::string start_message(std::string_view command) {
+  JsonWriter json;
+  json.begin_object().key("process").begin_object().key("cmd").value("/bin/sh");
+  json.key("args").begin_array().value("-c").value(command).end_array().end_object();
+  json.key("stdin").value(false).end_object();
+  return envelope(json.text());
+}
+
+Error unexpected(int status, const std::string& body) {
+  return make_error(ErrorCode::unavailable, "status " + std::to_string(status) + ": " + body);
+}
+
+}  // namespace
+
+awaitable<Result<http::ClientConnection*>> Session::connection() {
+  if (connection_ && connection_->reusable()) co_return connection_.get();
+  auto stream = co_await http::connect_tcp(target_.address, target_.port, std::chrono::seconds(10));
+  if (!stream) co_return std::move(stream).error();
+  connection_ = std::make_unique<http::ClientConnection>(std::move(*stream));
+  co_return connection_.get();
+}
+
+awaitable<Result<std::string>> Session::call(std::string method, std::string path, std::string body) {
+  const auto open = co_await connection();
+  if (!open.ok()) co_return open.error();
+  http::RequestHead head;
+  head.method = std::move(method);
+  head.target = std::move(path);
+  head.headers.add("Host", "bench");
+  head.headers.add("X-API-Key", target_.api_key);
+  head.headers.add("Content-Type", "application/json");
+  auto response = co_await http::request(**open, std::move(head), std::move(body), answer_limit);
+  if (!response) co_return std::move(response).error();
+  if (response->status >= 300) co_return unexpected(response->status, response->body);
+  co_return std::move(response->body);
+}
+
+awaitable<Result<Box>> Session::create(std::string template_name) {
+  JsonWriter json;
+  json.begin_object().key("templateID").value(template_name).end_object();
+  const auto answer = co_await call("POST", "/v2/sandboxes", json.take());
+  if (!answer.ok()) co_return answer.error();
+  simdjson::dom::parser parser;
+  simdjson::dom::element document;
+  std::string_view id, token;
+  if (parser.parse(*answer).get(document) != simdjson::SUCCESS ||
+      document["sandboxID"].get(id) != simdjson::SUCCESS ||
+      document["envdAccessToken"].get(token) != simdjson::SUCCESS)
+    co_return make_error(ErrorCode::unavailable, "the answer to create makes no sense");
+  co_return Box{std::string(id), std::string(token)};
+}
+
+awaitable<Result<void>> Session::run(Box box, std::string command, bool to_end) {
+  const auto open = co_await connection();
+  if (!open.ok()) co_return open.error();
+  http::ClientConnection& link = **open;
+  const std::string message = start_message(command);
+  http::RequestHead head;
+  head.method = "POST";
+  head.target = "/process.Process/Start";
+  head.headers.add("Host", "bench");
+  head.headers.add("E2b-Sandbox-Id", box.id);
+  head.headers.add("E2b-Sandbox-Port", "49983");
+  head.headers.add("X-Access-Token", box.token);
+  head.headers.add("Content-Type", "application/connect+json");
+  head.headers.add("Connect-Protocol-Version", "1");
+  head.headers.add("Content-Length", std::to_string(message.size()));
+  const auto begun = co_await link.begin(std::move(head));
+  if (!begun.ok()) co_return begun.error();
+  const auto written = co_await link.write(asio::buffer(message));
+  if (!written.ok()) co_return written.error();
+  const auto finished = co_await link.finish();
+  if (!finished.ok()) co_return finished.error();
+  const auto answer = co_await link.read_head();
+  if (!answer.ok()) co_return answer.error();
+  if (answer->status != 200) co_return unexpected(answer->status, "Start");
+  std::string seen;
+  std::array<char, 4096> chunk;
+  for (;;) {
+    const auto count = co_await link.read_body(asio::buffer(chunk));
+    if (!count.ok()) co_return count.error();
+    if (*count == 0) break;
+    seen.append(chunk.data(), *count);
+    if (!to_end && seen.find("\"stdout\"") != std::string::npos) {
+      connection_.reset();  // the rest is of no interest
+      co_return Result<void>{};
+    }
+  }
+  if (seen.find("\"stdout\"") == std::string::npos)
+    co_return make_error(ErrorCode::unavailable, "the command had no output: " + seen);
+  co_return Result<void>{};
+}
+
+awaitable<Result<void>> Session::kill(Box box) {
+  const auto answer = co_await call("DELETE", "/sandboxes/" + box.id, "");
+  if (!answer.ok()) co_return answer.error();
+  co_return Result<void>{};
+}
+
+}  // namespace cube::bench
