@@ -113,7 +113,10 @@ class Machine {
   virtual asio::awaitable<Result<std::unique_ptr<Stream>>> connect(std::uint32_t port,
                                                                    std::chrono::milliseconds timeout) = 0;
 
-  /// Ends the machine's guest without waiting; on_stop follows. The object must still be destroyed.
+  /// True once on_stop was or is about to be called.
+  virtual bool stopped() const = 0;
+
+  /// Ends the machine's guest without waiting; streams into it end, on_stop follows. The object must still be destroyed.
   virtual void stop() = 0;
 };
 

@@ -102,8 +102,8 @@ asio::awaitable<Result<void>> GuestClient::wait_ready(milliseconds timeout) {
     if (left <= milliseconds(0)) co_return no_answer("GET /ready");
     const auto answer = co_await call("GET", "/ready", "", left);
     if (answer.ok()) co_return Result<void>{};
-    // A booting guest refuses until the agent listens.
-    if (answer.error().code != ErrorCode::unavailable) co_return answer.error();
+    // A booting guest refuses until the agent listens; one that stopped always will.
+    if (answer.error().code != ErrorCode::unavailable || machine_->stopped()) co_return answer.error();
     pause.expires_after(retry_pause);
     asio::error_code ignored;
     co_await pause.async_wait(asio::redirect_error(asio::use_awaitable, ignored));

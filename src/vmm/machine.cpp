@@ -142,6 +142,8 @@ class MachineImpl final : public Machine, private ExitHandler {
     return vsock_->connect(port, timeout);
   }
 
+  bool stopped() const override { return stopped_; }
+
   void stop() override { fail(StopReason::Kind::requested, "stopped"); }
 
  private:

@@ -87,8 +87,11 @@ class Daemon:
         host.shell(f"mkdir -p {os.path.dirname(host.state)} && echo {KEY} > {host.state}.key")
         self.pid = None
 
-    def start(self, *options):
-        command = shlex.join(self.command + list(options))
+    def start(self, images=None):
+        command = list(self.command)
+        if images:
+            command[command.index("--image-dir") + 1] = images
+        command = shlex.join(command)
         self.pid = int(self.host.shell(f"ulimit -c unlimited; setsid {command} >> {self.host.run}/cubed.log 2>&1 < /dev/null & echo $!"))
         wait_until(self.healthy, 60, "the daemon is healthy")
 

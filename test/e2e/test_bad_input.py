@@ -59,17 +59,50 @@ def test_an_image_that_is_missing_builds_no_template(daemon):
     assert daemon.footprint()["files"] == before
 
 
-def test_a_template_that_never_gets_ready_is_given_up(daemon):
+RESET = "python3 -c 'import ctypes; ctypes.CDLL(None).reboot(0x01234567)'"  # reboot(2), LINUX_REBOOT_CMD_RESTART
+
+
+def test_a_template_whose_guest_stops_is_given_up(daemon):
     before = daemon.footprint()["files"]
-    failed = daemon.cubectl("template", "build", "never", "--image", "base.ext4", "--ready-cmd", "kill -9 1; reboot -f",
-                            check=False)
-    assert failed.returncode == 1
+    failed = daemon.cubectl("template", "build", "never", "--image", "base.ext4", "--ready-cmd", RESET, check=False)
+    assert failed.returncode == 1 and "cubectl: " in failed.stderr
     assert "never" not in daemon.cubectl("template", "list").stdout
     assert daemon.footprint()["files"] == before
 
 
-def test_a_guest_that_panics_is_gone(daemon, sandbox):
-    sandbox.commands.run("sudo sh -c 'echo c > /proc/sysrq-trigger'", background=True)
+def test_an_image_without_an_agent_says_so_on_its_console(daemon):
+    images = daemon.command[daemon.command.index("--image-dir") + 1]
+    lab_images = f"{daemon.host.state}.images"
+    daemon.host.shell(f"mkdir -p {lab_images} && cp --sparse=always {images}/base.ext4 {lab_images}/mute.ext4 && "
+                      f"/usr/sbin/debugfs -w -R 'rm /usr/sbin/cube-agent' {lab_images}/mute.ext4")
+    daemon.signal("TERM")
+    daemon.start(images=lab_images)
+    before = daemon.footprint()["files"]
+    failed = daemon.cubectl("template", "build", "mute", "--image", "mute.ext4", check=False)
+    assert failed.returncode == 1 and "cube-agent" in failed.stderr
+    assert daemon.footprint()["files"] == before
+    daemon.signal("TERM")
+    daemon.start()
+    daemon.host.shell(f"rm -r {lab_images}")
+
+
+def test_a_clone_that_does_not_answer_is_not_handed_out(daemon):
+    daemon.cubectl("template", "build", "mute", "--image", "base.ext4", "--ready-cmd",
+                   "rm /etc/hostname && mkfifo /etc/hostname")  # the agent waits for ever when it writes the name
+    before = daemon.footprint()
+    status, content = daemon.request("POST", "/v2/sandboxes", {"templateID": "mute"})
+    error = json.loads(content)
+    assert status == 500 and error["error_code"] == "sandbox_create_failed" and error["message"]
+    assert json.loads(daemon.request("GET", "/v2/sandboxes")[1]) == []
+    deadline = time.monotonic() + 20
+    while daemon.footprint()["descriptors"] > before["descriptors"] + 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    daemon.cubectl("template", "delete", "mute")
+
+
+def test_a_guest_that_resets_itself_is_gone(daemon, sandbox):
+    sandbox.commands.run(f"sudo {RESET}", background=True)
     deadline = time.monotonic() + 20
     while sandbox.is_running():
         assert time.monotonic() < deadline
