@@ -32,6 +32,8 @@ ParseOutcome parse_command_line(int argc, char** argv) {
   Config config;
   CLI::App app{
       "cubed: an E2B-compatible sandbox service. Every sandbox is a microVM, cloned from a snapshot."};
+  // The last word counts, so that a drop-in can override a unit's command line.
+  app.option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
   app.set_version_flag("--version", std::string("cubed ") + CUBED_VERSION);
   app.set_config("--config", "", "read options from this file (TOML: listen = \"127.0.0.1:3000\")");
   app.allow_config_extras(CLI::config_extras_mode::error);

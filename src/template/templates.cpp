@@ -24,6 +24,15 @@ Error not_found(std::string_view reference) {
   return make_error(ErrorCode::not_found, "template '" + std::string(reference) + "' not found");
 }
 
+/// Names the file, but not where the daemon keeps it.
+Error damaged(const Entry& entry) {
+  Error error = entry.snapshot.error();
+  const std::string file = std::filesystem::path(error.object).filename();
+  error.message =
+      "template '" + entry.info.name + "' cannot be used, build it again: " + file + ": " + error.message;
+  return error;
+}
+
 Result<void> check(const BuildRequest& request) {
   if (!is_template_name(request.name))
     return make_error(ErrorCode::invalid_argument,
@@ -78,7 +87,7 @@ class TemplatesImpl final : public Templates, public std::enable_shared_from_thi
     const auto index = locate(reference);
     if (!index) return index.error();
     Entry& entry = entries_[*index];
-    if (!entry.snapshot) return entry.snapshot.error();
+    if (!entry.snapshot) return damaged(entry);
     ++entry.info.spawn_count;
     return node::CloneSource{entry.info.id, entry.info.name, *entry.snapshot};
   }
@@ -137,7 +146,8 @@ class TemplatesImpl final : public Templates, public std::enable_shared_from_thi
     info.disk_mib = shape->disk_bytes >> 20;
     auto opened = co_await run_on(executors_.workers, [&] { return publish(info); });
     if (!opened) co_return std::move(opened).error();
-    Entry entry{info, std::move(opened)};  // named: g++ 12 destroys an aggregate in a co_await expression twice
+    Entry entry{info,
+                std::move(opened)};  // named: g++ 12 destroys an aggregate in a co_await expression twice
     co_await replace(std::move(entry));
     co_return info;
   }
