@@ -147,7 +147,7 @@ TEST_CASE("the control service initialises: settings change, and malformed reque
   guest.run([](Guest& guest) -> asio::awaitable<void> {
     const auto ready = co_await guest.request(guest.control_port, "GET", "/ready", "", "");
     CHECK(ready.status == 200);
-    CHECK(ready.body == R"({"envdVersion":"0.5.7"})");
+    CHECK(ready.body == R"({"envdVersion":")" + std::string(cube::guest::envd_version) + R"("})");
 
     for (const char* bad : {"", "[]", "{}", R"({"sandboxId":5})"}) {
       const auto refused =
