@@ -14,6 +14,6 @@ def test_javascript_sdks(daemon, tmp_path):
     script = tmp_path / "sdk.test.mjs"
     script.write_text((HERE / "sdk.test.mjs").read_text())
     (tmp_path / "node_modules").symlink_to(f"{modules}/node_modules")
-    done = subprocess.run(["node", "--test", "--test-concurrency=1", str(script)], env=dict(os.environ), text=True,
+    done = subprocess.run(["node", "--test", str(script)], env=dict(os.environ), text=True,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=600)
     assert done.returncode == 0, done.stdout
