@@ -32,6 +32,7 @@ test('background, stdin and kill', () =>
     await sandbox.commands.sendStdin(handle.pid, 'ping\n')
     assert.equal(await heard, 'ping\n')
     assert.equal(await sandbox.commands.kill(handle.pid), true)
+    await assert.rejects(handle.wait()) // its end is known from here on
     assert.equal(await sandbox.commands.kill(handle.pid), false)
   }))
 

@@ -4,6 +4,7 @@ import concurrent.futures
 import time
 
 import pytest
+from conftest import wait_until
 from e2b import CommandExitException, FileType, NotFoundException, Sandbox, SandboxNotFoundException, TimeoutException
 
 
@@ -31,6 +32,7 @@ def test_background_stdin_list_and_kill(sandbox):
         assert stdout == "ping\n"
         break
     assert sandbox.commands.kill(handle.pid) is True
+    wait_until(lambda: handle.pid not in [process.pid for process in sandbox.commands.list()], 20, "it is gone")
     assert sandbox.commands.kill(handle.pid) is False
     other = sandbox.commands.connect(sandbox.commands.run("sleep 0.2; echo late", background=True).pid)
     assert other.wait().stdout == "late\n"
@@ -39,8 +41,7 @@ def test_background_stdin_list_and_kill(sandbox):
 def test_a_command_that_takes_too_long_is_ended(sandbox):
     with pytest.raises(TimeoutException):
         sandbox.commands.run("sleep 30", timeout=1)
-    left = sandbox.commands.run("pgrep -x sleep || true").stdout
-    assert left == ""
+    wait_until(lambda: sandbox.commands.run("pgrep -x sleep || true").stdout == "", 10, "the command is gone")
 
 
 def test_large_output_arrives_whole(sandbox):

@@ -257,7 +257,7 @@ TEST_CASE("the end waits for whoever still holds the output, unless the process 
     CHECK(held->story.exit_code == 0);
 
     // A daemon in a session of its own is not reached by the signal, and keeps standard output.
-    const auto killed = co_await guest.open("Start", shell("setsid sleep 1000 & echo $!; wait"));
+    const auto killed = co_await guest.open("Start", shell("setsid sh -c 'echo $$; exec sleep 1000' & wait"));
     co_await killed->read_until_output("\n");
     const auto daemon = std::stoll(killed->story.out);
     co_await expect_status(
