@@ -200,6 +200,9 @@ class SandboxesImpl final : public Sandboxes, public std::enable_shared_from_thi
     if (!initialised.ok()) co_return initialised.error();
     const auto shaken_hands = std::chrono::steady_clock::now();
 
+    if (sandbox->info.state != SandboxState::creating)
+      co_return make_error(ErrorCode::unavailable, "the daemon shut down while the sandbox was created",
+                           sandbox->info.id);
     enter(*sandbox, SandboxState::running);
     arm_deadline(sandbox);
     const SandboxRow row = row_of(*sandbox);

@@ -12,6 +12,7 @@ import urllib.error
 import urllib.request
 
 import pytest
+from _pytest.runner import runtestprotocol
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("CUBED_BUILD", ROOT / "build/check"))
@@ -38,6 +39,8 @@ def wait_until(condition, seconds, what):
 
 class Host:
     """The machine that cubed runs on."""
+
+    current = None  # the session's
 
     def __init__(self, run_directory):
         self.run = pathlib.Path(run_directory)
@@ -70,6 +73,11 @@ class Host:
         if check and answer["status"] != 0:
             raise AssertionError(f"{command}: status {answer['status']}: {answer['output']}")
         return answer["output"]
+
+    def stalled(self):
+        """Seconds for which the whole machine stood still so far."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.control_port}/", timeout=300) as response:
+            return json.load(response)["stalled"]
 
     def stop(self):
         self.process.terminate()
@@ -134,13 +142,32 @@ class Daemon:
         return dict(zip(("descriptors", "mappings", "threads", "files"), map(int, counts.split())))
 
 
+def pytest_runtest_protocol(item, nextitem):
+    """The emulated processor of the lab now and then loses a timer interrupt and stands still for two minutes, host and
+    guests alike (QEMU 7.2). A test that failed while that happened says nothing of cubed: it is run once more."""
+    if Host.current is None:
+        return None
+    item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+    before = Host.current.stalled()
+    reports = runtestprotocol(item, nextitem=nextitem, log=False)
+    if any(report.failed for report in reports) and Host.current and Host.current.stalled() > before:
+        print(f"\n{item.nodeid}: run again, the lab stood still for {Host.current.stalled() - before:.0f} s")
+        item._initrequest()
+        reports = runtestprotocol(item, nextitem=nextitem, log=False)
+    for report in reports:
+        item.ihook.pytest_runtest_logreport(report=report)
+    item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+    return True
+
+
 @pytest.fixture(scope="session")
 def host():
     directory = BUILD / "e2e-run"  # kept for its logs until the next run
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
-    machine = Host(directory)
+    machine = Host.current = Host(directory)
     yield machine
+    Host.current = None
     machine.stop()
 
 
