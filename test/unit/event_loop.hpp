@@ -80,6 +80,7 @@ class RawClient {
     }
   }
 
+  void half_close() { stream_->shutdown_write(); }
   void close() { stream_->close(); }
 
  private:
