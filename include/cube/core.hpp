@@ -5,6 +5,7 @@
 #pragma once
 
 #include "core/async.hpp"
+#include "core/async_mutex.hpp"
 #include "core/crc32c.hpp"
 #include "core/fd.hpp"
 #include "core/id.hpp"

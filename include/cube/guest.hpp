@@ -22,6 +22,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -47,7 +48,8 @@ struct InitRequest {
   std::string access_token;     ///< "accessToken": X-Access-Token of envd; empty: none is asked for
   std::string default_user;     ///< "defaultUser"; empty: "user"
   std::string default_workdir;  ///< "defaultWorkdir"; empty: the user's home
-  std::map<std::string, std::string> env_vars;  ///< "envVars": replace those of an earlier init
+  /// "envVars": replace those of an earlier init; absent: the agent keeps those.
+  std::optional<std::map<std::string, std::string>> env_vars;
   bool new_identity;  ///< "newIdentity": also a new machine-id; false after resuming the same sandbox
 };
 

@@ -1,5 +1,10 @@
 // node: every sandbox of this host (Cubelet in CubeSandbox): lifecycle, deadlines, admission, persistence.
 //
+// A sandbox runs, or is paused: on disk, without a machine. A running one can be captured at any moment,
+// which stops it for as long as it takes to copy what it has changed: as a checkpoint (E2B calls it a
+// snapshot) that outlives it, or to be forked. Sandboxes are cloned from templates and from checkpoints
+// alike.
+//
 // All functions are called on the event loop. A state is written to the store before the call that caused it
 // returns.
 #pragma once
@@ -38,6 +43,9 @@ struct CreateRequest {
   std::chrono::seconds timeout{300};
   std::map<std::string, std::string> metadata;
   std::map<std::string, std::string> env_vars;
+  bool auto_pause = false;        ///< at the deadline it is paused instead of killed
+  bool auto_pause_memory = true;  ///< false: that pause keeps the disk only
+  bool auto_resume = false;       ///< traffic for it resumes it
 };
 
 struct SandboxInfo {
@@ -53,6 +61,47 @@ struct SandboxInfo {
   std::map<std::string, std::string> metadata;
   std::string envd_version;
   std::string access_token;  ///< the guest's envd token; secret
+  bool auto_pause = false;
+  bool auto_pause_memory = true;
+  bool auto_resume = false;
+  bool paused_with_memory = true;  ///< of a paused one: false if resuming boots it
+};
+
+/// A sandbox at one moment, kept on disk. Immutable; sandboxes are cloned from it as from a template.
+struct CheckpointInfo {
+  std::string id;    ///< 20 characters of [a-z0-9]
+  std::string name;  ///< may be empty; the newest with a name has it
+  std::string sandbox_id;
+  std::string template_id;    ///< of the sandbox
+  std::string template_name;  ///< of the sandbox
+  std::string parent_id;      ///< the checkpoint it descends from; empty: straight from the template
+  TimePoint created_at;
+  std::uint32_t vcpu_count = 0;
+  std::uint64_t memory_mib = 0;
+  std::uint64_t disk_mib = 0;
+};
+
+/// What a sandbox is cloned from.
+struct CloneSource {
+  std::string template_id;
+  std::string template_name;
+  std::string checkpoint_id;  ///< empty: a template
+  snapshot::SnapshotPtr snapshot;
+};
+
+/// The checkpoints of this host. A reference is an id or a name, or one of them with the tag "default" or
+/// "latest".
+class Checkpoints {
+ public:
+  virtual ~Checkpoints() = default;
+  virtual std::vector<CheckpointInfo> list() const = 0;  ///< newest first; ties by id
+  virtual Result<CheckpointInfo> find(std::string_view reference) const = 0;
+
+  /// What to clone. `corrupt` with the reason if its files are damaged.
+  virtual Result<CloneSource> source(std::string_view reference) const = 0;
+
+  /// Sandboxes cloned from it go on; what descends from it keeps what it needs.
+  virtual asio::awaitable<Result<void>> remove(std::string reference) = 0;
 };
 
 /// Errors: `not_found` for an id that does not exist (any more), `invalid_argument` with what was wrong,
@@ -71,15 +120,40 @@ class Sandboxes {
   /// Every running or paused sandbox, newest first; ties by id.
   virtual std::vector<SandboxInfo> list() const = 0;
 
-  /// Makes the deadline at least now + timeout, never earlier than it was; a paused sandbox is resumed.
-  /// `resumed` tells which.
+  /// Makes the deadline of a running sandbox at least now + timeout; a paused one is resumed with that
+  /// deadline. `resumed` tells which.
   struct Connected {
     SandboxInfo info;
     bool resumed = false;
   };
   virtual asio::awaitable<Result<Connected>> connect(std::string id, std::chrono::seconds timeout) = 0;
 
-  /// Sets the deadline to now + timeout, earlier or later; zero or less ends the sandbox now.
+  /// Memory (or, without, the file systems alone) and disk go to disk, the machine goes. Returns when that is
+  /// durable. `conflict` unless it runs; after any other error it runs on.
+  struct PauseOptions {
+    bool with_memory = true;             ///< false: resuming boots it
+    bool require_healthy_guest = false;  ///< `unavailable` if its agent does not answer
+  };
+  virtual asio::awaitable<Result<void>> pause(std::string id, PauseOptions options) = 0;
+
+  /// `conflict` unless it is paused; after any other error it still is.
+  virtual asio::awaitable<Result<SandboxInfo>> resume(std::string id, std::chrono::seconds timeout) = 0;
+
+  /// Keeps the sandbox as it is now; it goes on. A name is taken from the checkpoint that had it.
+  /// Without memory, what is cloned from it is booted.
+  virtual asio::awaitable<Result<CheckpointInfo>> checkpoint(std::string id, std::string name,
+                                                             bool with_memory) = 0;
+
+  /// `count` sandboxes that are copies of this one but for their identity; it goes on. `conflict` unless it
+  /// runs. One outcome for each.
+  virtual asio::awaitable<Result<std::vector<Result<SandboxInfo>>>> fork(std::string id, std::size_t count,
+                                                                         std::chrono::seconds timeout) = 0;
+
+  /// The sandbox becomes what it was at a checkpoint: of its own, or one it descends from (else
+  /// `invalid_argument`). The old machine runs until the new one is ready, and on if that fails.
+  virtual asio::awaitable<Result<SandboxInfo>> rollback(std::string id, std::string checkpoint) = 0;
+
+  /// Sets the deadline to now + timeout, earlier or later; zero or less is now.
   virtual asio::awaitable<Result<void>> set_timeout(std::string id, std::chrono::seconds timeout) = 0;
 
   /// Only ever extends.
@@ -89,33 +163,39 @@ class Sandboxes {
   virtual asio::awaitable<Result<void>> kill(std::string id) = 0;
 
   /// A byte stream to a TCP port inside the guest (also one bound to 127.0.0.1). Port 49983 is envd.
-  /// `not_found`: no such running sandbox; `unavailable`: nothing listens on the port.
+  /// Resumes a paused sandbox that asked for it. `not_found`: no such running sandbox; `unavailable`: nothing
+  /// listens on the port.
   virtual asio::awaitable<Result<std::unique_ptr<Stream>>> open_port(std::string id, std::uint16_t port) = 0;
 
-  /// Ends every sandbox; for the daemon's end. Teardown goes on on the workers.
-  virtual void shut_down() = 0;
-};
+  virtual Checkpoints& checkpoints() = 0;
 
-/// What a sandbox is cloned from.
-struct CloneSource {
-  std::string template_id;
-  std::string template_name;
-  std::shared_ptr<const snapshot::Snapshot> snapshot;
+  /// Ends every running sandbox; for the daemon's end. Teardown goes on on the workers.
+  virtual void shut_down() = 0;
 };
 
 struct Settings {
   int kvm_fd = -1;
-  std::string scratch_directory;  ///< where clones' written blocks go, in unnamed files
-  std::string node_tag;           ///< node_tag_length characters of [a-z0-9]
+  std::string kernel_path;        ///< the guest's vmlinux, for sandboxes that were paused without memory
+  std::string scratch_directory;  ///< where clones' written blocks go
+  std::string paused_directory;   ///< holds a snapshot for each paused sandbox, named by its id; ours alone
+  std::string checkpoint_directory;  ///< the same for checkpoints
+  std::string node_tag;              ///< node_tag_length characters of [a-z0-9]
   /// Admission: the sum of all sandboxes' nominal memory. Clones share most of theirs with the template, so
   /// it may exceed what the host has; a create is also refused when the host is short of available memory.
   std::uint64_t memory_limit_mib = 0;
   std::uint32_t sandbox_limit = 10'000;
   std::chrono::milliseconds guest_timeout{20'000};  ///< how long a clone may take to become itself
+  std::chrono::milliseconds boot_timeout{120'000};  ///< the same of one that is booted
+  std::size_t shell_pool_limit = 16;                ///< VM shells made ahead of time, in all
+  std::size_t warm_pool_limit = 8;                  ///< sandboxes made ahead of time for a template in demand
+  double warm_memory_share = 0.1;                   ///< of the host's memory, for those of all templates
+  asio::any_io_executor reapers;                    ///< where machines end; empty: the workers
+  std::function<void(const CloneSource&)> on_created;  ///< a sandbox was cloned from it
 };
 
-/// Removes what an earlier run of the daemon left in the store and reports it. `find` gets an id, a name or
-/// name:tag. `workers` run what blocks. References and executors must outlive the object.
+/// Opens what is paused and the checkpoints; removes what an earlier run of the daemon left in the store
+/// otherwise and reports it. `find` gets an id, a name or name:tag of a template. `workers` run what blocks.
+/// References and executors must outlive the object.
 Result<std::shared_ptr<Sandboxes>> make_sandboxes(vmm::Executors executors, Store& store,
                                                   std::function<Result<CloneSource>(std::string_view)> find,
                                                   Settings settings);

@@ -1,19 +1,28 @@
-// snapshot: machines at rest. A snapshot is a directory with everything a clone is made from:
+// snapshot: machines at rest, as layers that share what they have in common.
 //
-//   snapshot.json   format version, vCPUs, sizes, checksums of `state` and of itself; written last, so that
-//                   without it there is no snapshot
-//   state           the MachineState
-//   memory          the guest's memory, pages of zeros as holes; clones map it MAP_PRIVATE
-//   disk            the base image of the clones' disks (a file or a hard link to one)
+// A snapshot is a base image of memory and one of the disk, and on each of them layers of what was changed
+// since, oldest first: template -> checkpoint -> checkpoint. All of it is immutable. A clone maps memory
+// MAP_PRIVATE, so that its dirty pages are its private ones: nothing is tracked while it runs, and capturing
+// costs what was changed, never the size of the machine.
+//
+// Published, a snapshot is a directory:
+//
+//   snapshot.json     format version, shape, sizes and checksums; written last, so that without it there is
+//   no
+//                     snapshot
+//   state             the MachineState, with the host's CPU fingerprint and the device model's version inside
+//   memory            the base image, pages of zeros as holes
+//   memory.1 …        layers (disk.hpp has the format)
+//   disk, disk.1 …    the same of the disk
+//
+// What snapshots have in common are hard links to the same files: the file system counts the references, and
+// every directory stands for itself. A snapshot of the disk alone has neither `state` nor `memory`.
 //
 // Directories are built aside under a temporary name, synced, then renamed: a half-written one is never taken
-// for a snapshot, and left-overs are removed by `remove_leftovers` at start-up.
+// for a snapshot, and left-overs are removed by `remove_leftovers` at start-up. The daemon owns them (mode
+// 0700) and nobody else writes there.
 //
-// The daemon owns the directory a snapshot lies in (mode 0700) and nobody else writes there: `memory` and
-// `disk` are checked for their size only, because reading them would cost what cloning avoids, and truncating
-// `memory` under a clone ends the process with SIGBUS.
-//
-// Everything here blocks and belongs on a worker.
+// Everything here blocks and belongs on a worker; it is safe from any of them.
 #pragma once
 
 #include <cstdint>
@@ -21,8 +30,9 @@
 #include <cube/disk.hpp>
 #include <cube/vmm.hpp>
 #include <memory>
-#include <span>
 #include <string>
+
+#include "snapshot/shell_pool.hpp"
 
 namespace cube::snapshot {
 
@@ -32,34 +42,80 @@ struct Shape {
   std::uint64_t disk_bytes = 0;  ///< the capacity of /dev/vda
 };
 
-/// An opened snapshot; its files stay readable while it lives, even when the directory is removed.
+/// A machine and the disk it writes to, which freezes with it.
+struct Clone {
+  std::unique_ptr<vmm::Machine> machine;
+  std::shared_ptr<disk::CowDisk> disk;
+};
+
+/// Its files stay readable while it lives, even when every directory they were in is gone.
 class Snapshot {
  public:
   virtual ~Snapshot() = default;
   virtual const Shape& shape() const = 0;
+  virtual bool has_memory() const = 0;  ///< false: boot a machine from open_disk()
 
-  /// A paused machine that is a copy of the one that was saved: shares memory and disk with the snapshot
-  /// until it writes. Its own disk blocks go to an unnamed file in `scratch_directory`. `config`'s
-  /// vcpu_count, memory_bytes and root_disk are filled in here.
-  virtual Result<std::unique_ptr<vmm::Machine>> clone(int kvm_fd, vmm::Executors executors,
-                                                      vmm::MachineConfig config,
-                                                      const std::string& scratch_directory) const = 0;
+  /// Layers above the bases, the deeper of memory's and the disk's. What is deep is slow to read: merge().
+  virtual std::size_t depth() const = 0;
+
+  /// Reads the base image of memory against its checksum, once; afterwards it costs nothing. `corrupt`.
+  virtual Result<void> verify() const = 0;
+
+  /// A paused machine that is a copy of the one that was captured. `config`'s vcpu_count, memory_bytes and
+  /// root_disk are filled in here. `conflict` if this host cannot run it, with the reason.
+  virtual Result<Clone> clone(ShellPool& shells, vmm::Executors executors,
+                              vmm::MachineConfig config) const = 0;
+
+  /// The disk alone, for a machine that is booted.
+  virtual Result<std::shared_ptr<disk::CowDisk>> open_disk() const = 0;
+
+  /// Remembers which pages a clone needed until now, so that the next ones have them before they start. The
+  /// first clone counts.
+  virtual void learn_working_set(const vmm::Machine& machine) const = 0;
+
+  /// Writes the snapshot to `directory`, which must not exist, and returns when it is durable. On an error
+  /// (a full disk included) nothing is left behind.
+  virtual Result<void> publish(const std::string& directory) const = 0;
+
+  /// publish() in the place of an existing snapshot, which is complete on disk until then.
+  virtual Result<void> publish_over(const std::string& directory) const = 0;
 };
+using SnapshotPtr = std::shared_ptr<const Snapshot>;
 
 /// `not_found` without the directory; `corrupt` with the file and the reason if anything is missing, of the
-/// wrong size or does not match its checksum; `conflict` for another format version.
-Result<std::shared_ptr<const Snapshot>> open(const std::string& directory);
+/// wrong size or does not match its checksum (the base of memory: see Snapshot::verify; the base of the disk
+/// is checked for its size only); `conflict` for another format version. Clones' disks and the names that
+/// keep files alive go to `scratch_directory`, on the same file system.
+Result<SnapshotPtr> open(const std::string& directory, const std::string& scratch_directory);
 
-/// Writes a snapshot of a paused machine to `directory`, which must not exist. `disk_path` names the
-/// machine's disk image, quiescent; it is hard-linked, so it must lie on the same file system and never be
-/// written again. On an error (a full disk included) nothing is left behind.
-Result<void> write(const std::string& directory, const Shape& shape, vmm::Machine& machine,
-                   const std::string& disk_path);
+/// A paused machine that was booted, on a disk whose image was written in place and never will be again.
+Result<SnapshotPtr> capture_first(const Shape& shape, vmm::Machine& machine, Fd disk_image,
+                                  const std::string& scratch_directory);
 
-/// Removes what an interrupted `write` or `remove` left in `parent`.
+/// A paused machine that was cloned from `parent`, or booted from it if that has no memory, or whose last
+/// capture `parent` is. Costs what was changed since; for a booted machine's first, all the memory it uses.
+/// The machine may be resumed or destroyed afterwards; its next capture has this one as its parent. After an
+/// error the old parent still is.
+Result<SnapshotPtr> capture(const SnapshotPtr& parent, vmm::Machine& machine, disk::CowDisk& disk);
+
+/// The disk alone; its file systems must be quiescent.
+Result<SnapshotPtr> capture_disk(const SnapshotPtr& parent, disk::CowDisk& disk);
+
+/// The same with at most one layer on each base, at the cost of copying what the layers hold.
+Result<SnapshotPtr> merge(const SnapshotPtr& snapshot);
+
+/// `later` with the layers of `before`, which it descends from, replaced by those of `before`'s merge; so is
+/// what the disk of the machine that `later` is the last capture of reads from. No request may be in flight.
+SnapshotPtr rebase(const SnapshotPtr& later, const SnapshotPtr& before, const SnapshotPtr& merged,
+                   disk::CowDisk& disk);
+
+/// Bytes of a machine's memory that are its own and not shared with its snapshot.
+std::uint64_t private_bytes(const vmm::Machine& machine);
+
+/// Removes what an interrupted publish or remove left in `parent`.
 Result<void> remove_leftovers(const std::string& parent);
 
-/// Renames the directory aside, then deletes it. Clones that map it live on. `not_found`.
+/// Renames the directory aside, then deletes it. Who uses its files goes on. `not_found`.
 Result<void> remove(const std::string& directory);
 
 }  // namespace cube::snapshot

@@ -55,7 +55,10 @@ class Templates {
                                                       std::function<void(std::string_view)> progress) = 0;
 
   /// What to clone; see find. `corrupt` with the reason if the template's files are damaged.
-  virtual Result<node::CloneSource> source(std::string_view reference) = 0;
+  virtual Result<node::CloneSource> source(std::string_view reference) const = 0;
+
+  /// A sandbox was cloned from it.
+  virtual void count_spawn(std::string_view id) = 0;
 
   /// `not_found`; files go when the last sandbox that maps them is gone.
   virtual asio::awaitable<Result<void>> remove(std::string reference) = 0;
@@ -63,8 +66,9 @@ class Templates {
 
 struct Settings {
   int kvm_fd = -1;
-  std::string directory;    ///< holds one directory a template, named by its id; ours alone
-  std::string kernel_path;  ///< the guest's vmlinux
+  std::string directory;          ///< holds one directory a template, named by its id; ours alone
+  std::string scratch_directory;  ///< see snapshot::open
+  std::string kernel_path;        ///< the guest's vmlinux
   std::chrono::seconds boot_timeout{120};
   std::chrono::seconds ready_timeout{600};
 };

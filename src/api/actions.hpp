@@ -21,6 +21,14 @@ Answering get_sandbox(const Context&, Call&);
 Answering kill_sandbox(const Context&, Call&);
 Answering set_sandbox_timeout(const Context&, Call&);
 Answering refresh_sandbox(const Context&, Call&);
+Answering pause_sandbox(const Context&, Call&);
+Answering resume_sandbox(const Context&, Call&);
+
+// checkpoints.cpp; E2B calls them snapshots
+Answering take_snapshot(const Context&, Call&);
+Answering list_snapshots(const Context&, Call&);
+Answering fork_sandbox(const Context&, Call&);
+Answering rollback_sandbox(const Context&, Call&);
 
 // templates.cpp
 Answering list_templates(const Context&, Call&);
@@ -30,6 +38,10 @@ Answering find_template_alias(const Context&, Call&);
 
 // template_images.cpp
 Answering build_template_from_image(const Context&, Call&);
+
+/// The sandbox a call is about: `invalid_argument` for what cannot be an id.
+Result<std::string> sandbox_id_of(const Call& call);
+Answer sandbox_problem(const std::string& id, const Error& error);
 
 /// E2B's text for a template that is not there: also tells a missing tag from a missing template.
 Answer template_not_found(const Context& context, std::string_view reference);

@@ -60,10 +60,9 @@ Result<void> read_states(std::string_view text, ListQuery& query) {
   return {};
 }
 
-Result<void> read_limit(std::string_view text, ListQuery& query) {
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), query.limit);
-  if (error != std::errc{} || end != text.data() + text.size() || query.limit < 1 ||
-      query.limit > largest_limit)
+Result<void> read_limit(std::string_view text, std::size_t& limit) {
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), limit);
+  if (error != std::errc{} || end != text.data() + text.size() || limit < 1 || limit > largest_limit)
     return parameter_error("limit", "must be a number from 1 to 100");
   return {};
 }
@@ -72,7 +71,7 @@ Result<void> read_parameter(std::string_view name, std::string_view value, ListQ
   if (value.empty()) return {};  // "state=" asks for nothing
   if (name == "metadata") return read_metadata(value, query);
   if (name == "state") return read_states(value, query);
-  if (name == "limit") return read_limit(value, query);
+  if (name == "limit") return read_limit(value, query.limit);
   if (name == "order") {
     if (value != "asc" && value != "desc") return parameter_error("order", "must be asc or desc");
     query.ascending = value == "asc";
@@ -179,7 +178,10 @@ Result<Cursor> parse_cursor(std::string_view token) {
   if (separator == std::string_view::npos) return malformed;
   const auto time = parse_date(rest.substr(0, separator));
   cursor.id = rest.substr(separator + 2);
-  if (!time || !is_sandbox_id(cursor.id)) return malformed;
+  const bool plausible = !cursor.id.empty() && std::ranges::all_of(cursor.id, [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9');
+  });
+  if (!time || !plausible) return malformed;
   cursor.started_at = *time;
   return cursor;
 }
@@ -224,6 +226,40 @@ Page select_page(std::vector<node::SandboxInfo> sandboxes, const ListQuery& quer
     page.next_token = write_cursor({sandboxes.back().started_at, sandboxes.back().id, query.ascending});
   }
   page.sandboxes = std::move(sandboxes);
+  return page;
+}
+
+Result<SnapshotQuery> parse_snapshot_query(std::string_view text) {
+  auto parameters = split(text);
+  if (!parameters.ok()) return parameters.error();
+  SnapshotQuery query;
+  for (const auto& [name, value] : *parameters) {
+    if (value.empty()) continue;
+    if (name == "sandboxID") query.sandbox_id = value.substr(0, value.find('-'));
+    if (name == "name") query.name = value.substr(0, value.find(':'));
+    if (name == "limit") CUBE_TRY(read_limit(value, query.limit));
+    if (name != "nextToken") continue;
+    auto cursor = parse_cursor(value);
+    if (!cursor.ok()) return cursor.error();
+    query.after = std::move(*cursor);
+  }
+  return query;
+}
+
+SnapshotPage select_page(std::vector<node::CheckpointInfo> snapshots, const SnapshotQuery& query) {
+  std::erase_if(snapshots, [&](const node::CheckpointInfo& info) {
+    const bool before_page =
+        query.after && (info.created_at > query.after->started_at ||
+                        (info.created_at == query.after->started_at && info.id <= query.after->id));
+    return before_page || (!query.sandbox_id.empty() && info.sandbox_id != query.sandbox_id) ||
+           (!query.name.empty() && info.name != query.name && info.id != query.name);
+  });
+  SnapshotPage page;
+  if (snapshots.size() > query.limit) {
+    snapshots.resize(query.limit);
+    page.next_token = write_cursor({snapshots.back().created_at, snapshots.back().id, false});
+  }
+  page.snapshots = std::move(snapshots);
   return page;
 }
 

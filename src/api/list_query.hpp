@@ -1,4 +1,4 @@
-// The query of GET /v2/sandboxes: filters, order, and paging with an opaque cursor.
+// The queries of GET /v2/sandboxes and GET /snapshots: filters, order, and paging with an opaque cursor.
 #pragma once
 
 #include <cube/core.hpp>
@@ -13,7 +13,7 @@
 
 namespace cube::api {
 
-/// The last sandbox of the page before.
+/// The last item of the page before; `started_at` of a snapshot is when it was taken.
 struct Cursor {
   TimePoint started_at;
   std::string id;
@@ -44,6 +44,21 @@ struct Page {
 };
 
 Page select_page(std::vector<node::SandboxInfo> sandboxes, const ListQuery& query);
+
+/// The query of GET /snapshots, newest first.
+struct SnapshotQuery {
+  std::string sandbox_id;  ///< empty: any
+  std::string name;        ///< empty: any
+  std::size_t limit = 100;
+  std::optional<Cursor> after;
+};
+Result<SnapshotQuery> parse_snapshot_query(std::string_view query);
+
+struct SnapshotPage {
+  std::vector<node::CheckpointInfo> snapshots;
+  std::string next_token;
+};
+SnapshotPage select_page(std::vector<node::CheckpointInfo> newest_first, const SnapshotQuery& query);
 
 std::string write_cursor(const Cursor& cursor);
 Result<Cursor> parse_cursor(std::string_view token);

@@ -52,10 +52,12 @@ std::string sandbox_detail_json(const node::SandboxInfo& info, const std::string
   json.key("lifecycle")
       .begin_object()
       .key("autoResume")
-      .value(false)
+      .value(info.auto_resume)
       .key("onTimeout")
-      .value("kill")
+      .value(info.auto_pause ? "pause" : "kill")
       .end_object();
+  if (info.state == node::SandboxState::paused)
+    json.key("pauseMode").value(info.paused_with_memory ? "full" : "filesystem");
   json.end_object();
   return json.take();
 }

@@ -15,6 +15,25 @@ std::chrono::seconds default_timeout(Generation generation);
 
 Result<node::CreateRequest> parse_create(std::string_view body, Generation generation);
 
+/// The body may be empty, as may that of each of these but rollback's.
+Result<node::Sandboxes::PauseOptions> parse_pause(std::string_view body);
+Result<std::chrono::seconds> parse_resume(std::string_view body);
+
+struct SnapshotRequest {
+  std::string name;  ///< empty: none
+  bool with_memory = true;
+};
+Result<SnapshotRequest> parse_snapshot(std::string_view body);
+
+struct ForkRequest {
+  std::chrono::seconds timeout{300};
+  std::size_t count = 1;
+};
+Result<ForkRequest> parse_fork(std::string_view body);
+
+/// {"snapshotID": "…"}: the id or name of the snapshot to go back to.
+Result<std::string> parse_rollback(std::string_view body);
+
 /// The body may be empty.
 Result<std::chrono::seconds> parse_connect(std::string_view body, Generation generation);
 

@@ -7,8 +7,6 @@
 #include "api/sandbox_requests.hpp"
 
 namespace cube::api {
-namespace {
-
 // Old SDKs join the sandbox's id and its clientID with a dash.
 Result<std::string> sandbox_id_of(const Call& call) {
   const std::string& text = call.parameters.front();
@@ -25,6 +23,8 @@ Answer sandbox_problem(const std::string& id, const Error& error) {
     return problem(404, "sandbox '" + id.substr(0, 100) + "' not found");
   return problem_of(error);
 }
+
+namespace {
 
 Answering create_sandbox(const Context& context, Call& call, Generation generation) {
   if (call.exchange.request().headers.get("Idempotency-Key"))
@@ -123,6 +123,28 @@ Answering refresh_sandbox(const Context& context, Call& call) {
   auto extended = co_await context.sandboxes.extend(*id, *duration);
   if (!extended.ok()) co_return sandbox_problem(*id, extended.error());
   co_return no_content();
+}
+
+Answering pause_sandbox(const Context& context, Call& call) {
+  const auto id = sandbox_id_of(call);
+  if (!id.ok()) co_return problem_of(id.error());
+  const auto options = parse_pause(call.body);
+  if (!options.ok()) co_return problem_of(options.error());
+  auto paused = co_await context.sandboxes.pause(*id, *options);
+  if (paused.ok()) co_return no_content();
+  // The sandbox runs on: asking again may help.
+  if (paused.error().code == ErrorCode::unavailable) co_return problem(503, paused.error().describe());
+  co_return sandbox_problem(*id, paused.error());
+}
+
+Answering resume_sandbox(const Context& context, Call& call) {
+  const auto id = sandbox_id_of(call);
+  if (!id.ok()) co_return problem_of(id.error());
+  const auto timeout = parse_resume(call.body);
+  if (!timeout.ok()) co_return problem_of(timeout.error());
+  const auto resumed = co_await context.sandboxes.resume(*id, *timeout);
+  if (!resumed.ok()) co_return sandbox_problem(*id, resumed.error());
+  co_return json_answer(201, sandbox_json(*resumed, context.settings.domain));
 }
 
 }  // namespace cube::api

@@ -88,6 +88,10 @@ Answering get_template(const Context& context, Call& call) {
 
 Answering remove_template(const Context& context, Call& call) {
   const std::string& reference = call.parameters.front();
+  // Snapshots are deleted as templates.
+  auto snapshot = co_await context.sandboxes.checkpoints().remove(reference);
+  if (snapshot.ok()) co_return no_content();
+  if (snapshot.error().code != ErrorCode::not_found) co_return problem_of(snapshot.error());
   auto removed = co_await context.templates.remove(reference);
   if (!removed.ok()) co_return template_problem(context, reference, removed.error());
   co_return no_content();
@@ -95,6 +99,11 @@ Answering remove_template(const Context& context, Call& call) {
 
 Answering find_template_alias(const Context& context, Call& call) {
   const std::string& alias = call.parameters.front();
+  if (const auto snapshot = context.sandboxes.checkpoints().find(alias); snapshot.ok()) {
+    JsonWriter json;
+    json.begin_object().key("templateID").value(snapshot->id).key("public").value(false).end_object();
+    co_return json_answer(200, json.take());
+  }
   const auto info = context.templates.find(alias);
   if (!info.ok()) co_return template_problem(context, alias, info.error());
   JsonWriter json;

@@ -56,6 +56,18 @@ ParseOutcome parse_command_line(int argc, char** argv) {
                  "how often the host's memory may be promised to sandboxes")
       ->check(CLI::Range(0.1, 1000.0))
       ->capture_default_str();
+  app.add_option("--warm-sandboxes", config.warm_sandboxes,
+                 "sandboxes made ahead of time for each template in demand, at most")
+      ->check(CLI::Range(0, 1000))
+      ->capture_default_str();
+  app.add_option("--warm-memory-percent", config.warm_memory_percent,
+                 "share of the host's memory those of all templates may use")
+      ->check(CLI::Range(0.0, 100.0))
+      ->capture_default_str();
+  app.add_option("--vm-shells", config.vm_shells,
+                 "virtual machines made ahead of time, without a guest, in all")
+      ->check(CLI::Range(0, 1000))
+      ->capture_default_str();
   app.add_option("--max-sandboxes", config.max_sandboxes)->capture_default_str();
   app.add_option("--max-connections", config.max_connections)->capture_default_str();
   try {

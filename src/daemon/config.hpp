@@ -21,6 +21,9 @@ struct Config {
   std::uint32_t workers = 0;     ///< 0: two for each processor, at least 4
   double memory_overcommit = 8;  ///< sum of sandboxes' nominal memory over the host's
   std::uint32_t max_sandboxes = 10'000;
+  std::uint32_t warm_sandboxes = 8;  ///< of a template
+  double warm_memory_percent = 10;   ///< of the host's memory
+  std::uint32_t vm_shells = 16;
   std::uint32_t max_connections = 16'384;
 };
 

@@ -95,23 +95,38 @@ Result<void> run(const Config& config) {
   if (!memory_limit) return memory_limit.error();
 
   asio::thread_pool workers(worker_count(config));
+  // Ending a machine waits for its threads and for KVM: nobody who starts one should have to wait behind
+  // that.
+  asio::thread_pool reapers(std::max(2u, std::thread::hardware_concurrency() / 2));
   asio::io_context loop(1);
   const vmm::Executors executors{loop.get_executor(), workers.get_executor()};
 
+  CUBE_TRY(disk::remove_scratch_files(state->scratch()));
   auto store = node::Store::open(state->store());
   if (!store) return std::move(store).error();
   templates::Settings template_settings;
   template_settings.kvm_fd = kvm->get();
   template_settings.directory = state->templates();
+  template_settings.scratch_directory = state->scratch();
   template_settings.kernel_path = config.kernel;
   auto catalogue = templates::make_templates(executors, **store, template_settings);
   if (!catalogue) return std::move(catalogue).error();
   node::Settings node_settings;
   node_settings.kvm_fd = kvm->get();
+  node_settings.kernel_path = config.kernel;
   node_settings.scratch_directory = state->scratch();
+  node_settings.paused_directory = state->paused();
+  node_settings.checkpoint_directory = state->checkpoints();
   node_settings.node_tag = state->node_tag();
   node_settings.memory_limit_mib = *memory_limit;
   node_settings.sandbox_limit = config.max_sandboxes;
+  node_settings.shell_pool_limit = config.vm_shells;
+  node_settings.warm_pool_limit = config.warm_sandboxes;
+  node_settings.warm_memory_share = config.warm_memory_percent / 100;
+  node_settings.reapers = reapers.get_executor();
+  node_settings.on_created = [&](const node::CloneSource& source) {
+    (*catalogue)->count_spawn(source.template_id);
+  };
   auto sandboxes = node::make_sandboxes(
       executors, **store, [&](std::string_view reference) { return (*catalogue)->source(reference); },
       node_settings);
@@ -149,6 +164,7 @@ Result<void> run(const Config& config) {
   loop.restart();
   loop.run_for(shutdown_time);
   workers.join();
+  reapers.join();
   log(LogLevel::info, "daemon", "stopped");
   return {};
 }

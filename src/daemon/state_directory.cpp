@@ -69,7 +69,8 @@ Result<StateDirectory> StateDirectory::open(const std::string& path) {
   if (!is_node_tag(*tag))
     return make_error(ErrorCode::corrupt, "not a node tag of 4 characters of [a-z0-9]", path + "/node");
   state.node_tag_ = *tag;
-  for (const char* name : {"/templates", "/scratch", "/images"}) CUBE_TRY(make_directory(path + name, 0700));
+  for (const char* name : {"/templates", "/paused", "/checkpoints", "/scratch", "/images"})
+    CUBE_TRY(make_directory(path + name, 0700));
   return state;
 }
 

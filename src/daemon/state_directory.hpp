@@ -5,8 +5,10 @@
 //   api-key      mode 0600
 //   store.db     SQLite
 //   templates/   one snapshot a template
+//   paused/      one snapshot a paused sandbox
+//   checkpoints/ one snapshot a checkpoint
 //   images/      root file systems that templates are built from
-//   scratch/     unnamed files of running sandboxes; empty to the eye
+//   scratch/     what running sandboxes have written, and names of files in use; emptied at the start
 #pragma once
 
 #include <cube/core.hpp>
@@ -21,6 +23,8 @@ class StateDirectory {
 
   std::string store() const { return path_ + "/store.db"; }
   std::string templates() const { return path_ + "/templates"; }
+  std::string paused() const { return path_ + "/paused"; }
+  std::string checkpoints() const { return path_ + "/checkpoints"; }
   std::string scratch() const { return path_ + "/scratch"; }
 
   /// Four characters of [a-z0-9] that name this node in sandbox ids; made once.

@@ -5,7 +5,6 @@
 namespace cube::node {
 namespace {
 
-// Below this share of the host's memory nothing new starts: what runs needs room to write.
 constexpr std::uint64_t floor_divisor = 32;
 
 Result<std::uint64_t> field_mib(std::string_view text, std::string_view name) {
@@ -30,18 +29,23 @@ Result<HostMemory> host_memory() {
   return HostMemory{*total, *available};
 }
 
+bool short_of_memory(const HostMemory& memory) {
+  return memory.available_mib < memory.total_mib / floor_divisor;
+}
+
 Result<std::shared_ptr<void>> Admission::reserve(std::uint64_t memory_mib) {
+  const std::uint64_t promised_mib = usage_->memory_mib;
   if (usage_->sandboxes >= limits_.sandboxes)
     return make_error(ErrorCode::resource_exhausted,
                       "this host runs its limit of " + std::to_string(limits_.sandboxes) + " sandboxes");
-  if (memory_mib > limits_.memory_mib - std::min(limits_.memory_mib, usage_->memory_mib))
+  if (memory_mib > limits_.memory_mib - std::min(limits_.memory_mib, promised_mib))
     return make_error(ErrorCode::resource_exhausted, "no room for another " + std::to_string(memory_mib) +
-                                                         " MiB: " + std::to_string(usage_->memory_mib) +
-                                                         " of " + std::to_string(limits_.memory_mib) +
+                                                         " MiB: " + std::to_string(promised_mib) + " of " +
+                                                         std::to_string(limits_.memory_mib) +
                                                          " MiB are promised to sandboxes");
   const auto memory = host_memory();
   if (!memory) return memory.error();
-  if (memory->available_mib < memory->total_mib / floor_divisor)
+  if (short_of_memory(*memory))
     return make_error(
         ErrorCode::resource_exhausted,
         "the host is short of memory: " + std::to_string(memory->available_mib) + " MiB available");

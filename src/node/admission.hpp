@@ -1,6 +1,8 @@
-// Admission: memory is promised before a sandbox is created and given back when it ends. On the event loop.
+// Admission: memory is promised before a sandbox is created and given back when its machine is gone.
+// Reserving is the event loop's; giving back may happen on any thread.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <cube/core.hpp>
 #include <memory>
@@ -20,8 +22,8 @@ class Admission {
 
  private:
   struct Usage {
-    std::uint64_t memory_mib = 0;
-    std::uint32_t sandboxes = 0;
+    std::atomic<std::uint64_t> memory_mib = 0;
+    std::atomic<std::uint32_t> sandboxes = 0;
   };
   Limits limits_;
   std::shared_ptr<Usage> usage_ = std::make_shared<Usage>();
@@ -33,5 +35,9 @@ struct HostMemory {
   std::uint64_t available_mib = 0;
 };
 Result<HostMemory> host_memory();
+
+/// So little is available that nothing new starts and what only saves time is given back: what runs needs
+/// room to write.
+bool short_of_memory(const HostMemory& memory);
 
 }  // namespace cube::node

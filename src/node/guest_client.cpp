@@ -69,9 +69,12 @@ std::string to_json(const guest::InitRequest& request) {
   json.key("accessToken").value(request.access_token);
   json.key("defaultUser").value(request.default_user).key("defaultWorkdir").value(request.default_workdir);
   json.key("newIdentity").value(request.new_identity);
-  json.key("envVars").begin_object();
-  for (const auto& [name, value] : request.env_vars) json.key(name).value(value);
-  json.end_object().end_object();
+  if (request.env_vars) {
+    json.key("envVars").begin_object();
+    for (const auto& [name, value] : *request.env_vars) json.key(name).value(value);
+    json.end_object();
+  }
+  json.end_object();
   return json.take();
 }
 

@@ -20,6 +20,8 @@ inline constexpr std::array transitions = {
     Transition{SandboxState::resuming, SandboxState::running},
     Transition{SandboxState::resuming, SandboxState::paused},  // resuming failed: it is still on disk
     Transition{SandboxState::running, SandboxState::killing},
+    Transition{SandboxState::pausing, SandboxState::killing},
+    Transition{SandboxState::resuming, SandboxState::killing},
     Transition{SandboxState::paused, SandboxState::killing},
     Transition{SandboxState::killing, SandboxState::dead},
 };

@@ -8,12 +8,17 @@
 namespace cube::node {
 namespace {
 
-constexpr int schema_version = 1;
-constexpr const char* schema = R"(
+constexpr int schema_version = 2;
+constexpr const char* template_table = R"(
   CREATE TABLE template(id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, vcpu_count INTEGER NOT NULL,
                         memory_mib INTEGER NOT NULL, disk_mib INTEGER NOT NULL, created_at_ms INTEGER NOT NULL);
+)";
+constexpr const char* sandbox_tables = R"(
   CREATE TABLE sandbox(id TEXT PRIMARY KEY, template_id TEXT NOT NULL, state TEXT NOT NULL,
-                       started_at_ms INTEGER NOT NULL, end_at_ms INTEGER NOT NULL);
+                       started_at_ms INTEGER NOT NULL, end_at_ms INTEGER NOT NULL, record TEXT NOT NULL);
+  CREATE TABLE checkpoint(id TEXT PRIMARY KEY, name TEXT NOT NULL, sandbox_id TEXT NOT NULL,
+                          template_id TEXT NOT NULL, template_name TEXT NOT NULL, parent_id TEXT NOT NULL,
+                          created_at_ms INTEGER NOT NULL);
 )";
 
 Error database_error(sqlite3* database, std::string operation) {
@@ -91,17 +96,23 @@ Result<void> prepare_schema(sqlite3* database) {
   std::int64_t version = 0;
   CUBE_TRY(Statement(database, "PRAGMA user_version").run([&](Statement& row) { version = row.number(0); }));
   if (version == schema_version) return {};
-  if (version != 0)
+  if (version > schema_version || version < 0)
     return make_error(ErrorCode::conflict,
                       "written by another version of cubed (schema " + std::to_string(version) +
                           ", this one has " + std::to_string(schema_version) +
                           "): use another state directory",
                       "database");
   return transaction(database, [&]() -> Result<void> {
-    CUBE_TRY(execute(database, schema));
+    if (version == 0) CUBE_TRY(execute(database, template_table));
+    // The first version knew running sandboxes only, and none of those outlives its daemon.
+    if (version == 1) CUBE_TRY(execute(database, "DROP TABLE sandbox"));
+    CUBE_TRY(execute(database, sandbox_tables));
     return execute(database, ("PRAGMA user_version=" + std::to_string(schema_version)).c_str());
   });
 }
+
+/// Everything committed so far is on the disk when it returns.
+Result<void> checkpoint_log(sqlite3* database) { return execute(database, "PRAGMA wal_checkpoint(FULL)"); }
 
 }  // namespace
 
@@ -146,7 +157,7 @@ Result<void> Store::put_template(const TemplateRow& row) {
         .bind(row.created_at_ms)
         .run();
   }));
-  return execute(database_, "PRAGMA wal_checkpoint(FULL)");
+  return checkpoint_log(database_);
 }
 
 Result<void> Store::remove_template(std::string_view id) {
@@ -157,27 +168,74 @@ Result<void> Store::remove_template(std::string_view id) {
 Result<std::vector<SandboxRow>> Store::sandboxes() {
   const std::scoped_lock lock(mutex_);
   std::vector<SandboxRow> rows;
-  Statement query(database_, "SELECT id, template_id, state, started_at_ms, end_at_ms FROM sandbox");
+  Statement query(database_, "SELECT id, template_id, state, started_at_ms, end_at_ms, record FROM sandbox");
   CUBE_TRY(query.run([&](Statement& row) {
-    rows.push_back({row.text(0), row.text(1), row.text(2), row.number(3), row.number(4)});
+    rows.push_back({row.text(0), row.text(1), row.text(2), row.number(3), row.number(4), row.text(5)});
   }));
   return rows;
 }
 
-Result<void> Store::put_sandbox(const SandboxRow& row) {
+Result<void> Store::put_sandbox(const SandboxRow& row, Durability durability) {
   const std::scoped_lock lock(mutex_);
-  return Statement(database_, "INSERT OR REPLACE INTO sandbox VALUES(?, ?, ?, ?, ?)")
-      .bind(row.id)
-      .bind(row.template_id)
-      .bind(row.state)
-      .bind(row.started_at_ms)
-      .bind(row.end_at_ms)
-      .run();
+  CUBE_TRY(Statement(database_, "INSERT OR REPLACE INTO sandbox VALUES(?, ?, ?, ?, ?, ?)")
+               .bind(row.id)
+               .bind(row.template_id)
+               .bind(row.state)
+               .bind(row.started_at_ms)
+               .bind(row.end_at_ms)
+               .bind(row.record)
+               .run());
+  return durability == Durability::host ? checkpoint_log(database_) : Result<void>();
 }
 
 Result<void> Store::remove_sandbox(std::string_view id) {
   const std::scoped_lock lock(mutex_);
   return Statement(database_, "DELETE FROM sandbox WHERE id = ?").bind(id).run();
+}
+
+Result<std::vector<CheckpointRow>> Store::checkpoints() {
+  const std::scoped_lock lock(mutex_);
+  std::vector<CheckpointRow> rows;
+  Statement query(database_,
+                  "SELECT id, name, sandbox_id, template_id, template_name, parent_id, created_at_ms FROM "
+                  "checkpoint");
+  CUBE_TRY(query.run([&](Statement& row) {
+    rows.push_back(
+        {row.text(0), row.text(1), row.text(2), row.text(3), row.text(4), row.text(5), row.number(6)});
+  }));
+  return rows;
+}
+
+Result<void> Store::put_checkpoint(const CheckpointRow& row) {
+  const std::scoped_lock lock(mutex_);
+  CUBE_TRY(transaction(database_, [&]() -> Result<void> {
+    if (!row.name.empty())
+      CUBE_TRY(Statement(database_, "UPDATE checkpoint SET name = '' WHERE name = ?").bind(row.name).run());
+    return Statement(database_, "INSERT INTO checkpoint VALUES(?, ?, ?, ?, ?, ?, ?)")
+        .bind(row.id)
+        .bind(row.name)
+        .bind(row.sandbox_id)
+        .bind(row.template_id)
+        .bind(row.template_name)
+        .bind(row.parent_id)
+        .bind(row.created_at_ms)
+        .run();
+  }));
+  return checkpoint_log(database_);
+}
+
+Result<void> Store::remove_checkpoint(std::string_view id) {
+  const std::scoped_lock lock(mutex_);
+  return transaction(database_, [&]() -> Result<void> {
+    CUBE_TRY(
+        Statement(database_,
+                  "UPDATE checkpoint SET parent_id = (SELECT parent_id FROM checkpoint WHERE id = ?) WHERE "
+                  "parent_id = ?")
+            .bind(id)
+            .bind(id)
+            .run());
+    return Statement(database_, "DELETE FROM checkpoint WHERE id = ?").bind(id).run();
+  });
 }
 
 }  // namespace cube::node

@@ -1,8 +1,8 @@
 // Store: what must outlive the daemon, in one SQLite database (write-ahead log).
 //
-// A commit survives the daemon's death at once and the machine's at the next checkpoint; templates, which are
-// worth more than a running sandbox, are checkpointed before put_template returns. Safe from any thread;
-// blocks.
+// A commit survives the daemon's death at once and the host's at the next checkpoint of the log. What is
+// worth more than a running sandbox (templates, paused sandboxes, checkpoints) is checkpointed before the
+// call returns. Safe from any thread; blocks.
 #pragma once
 
 #include <cstdint>
@@ -33,7 +33,21 @@ struct SandboxRow {
   std::string state;
   std::int64_t started_at_ms = 0;
   std::int64_t end_at_ms = 0;
+  std::string record;  ///< the rest of it, see sandbox_record.hpp
 };
+
+struct CheckpointRow {
+  std::string id;
+  std::string name;  ///< empty: none
+  std::string sandbox_id;
+  std::string template_id;
+  std::string template_name;
+  std::string parent_id;
+  std::int64_t created_at_ms = 0;
+};
+
+/// What a commit must survive: the daemon's death, or the host's too, which costs a sync.
+enum class Durability { process, host };
 
 class Store {
  public:
@@ -47,8 +61,14 @@ class Store {
   Result<void> remove_template(std::string_view id);
 
   Result<std::vector<SandboxRow>> sandboxes();
-  Result<void> put_sandbox(const SandboxRow& row);
+  Result<void> put_sandbox(const SandboxRow& row, Durability durability = Durability::process);
   Result<void> remove_sandbox(std::string_view id);
+
+  Result<std::vector<CheckpointRow>> checkpoints();
+  /// Takes the name away from whoever had it, in the same transaction.
+  Result<void> put_checkpoint(const CheckpointRow& row);
+  /// Its descendants descend from its parent then.
+  Result<void> remove_checkpoint(std::string_view id);
 
  private:
   explicit Store(sqlite3* database) : database_(database) {}

@@ -6,9 +6,7 @@
 
 #include <cerrno>
 
-#include "snapshot/memory_image.hpp"
 #include "snapshot/metadata.hpp"
-#include "snapshot/publication.hpp"
 
 namespace cube::snapshot {
 namespace {
@@ -18,7 +16,16 @@ constexpr const char* state_name = "state";
 constexpr const char* memory_name = "memory";
 constexpr const char* disk_name = "disk";
 
+std::string layer_name(const char* base, std::size_t index) {
+  return base + ("." + std::to_string(index + 1));
+}
+
 std::span<const std::byte> bytes_of(std::string_view text) { return std::as_bytes(std::span(text)); }
+
+Error with_object(Error error, std::string object) {
+  error.object = std::move(object);
+  return error;
+}
 
 struct OpenedFile {
   Fd fd;
@@ -26,8 +33,8 @@ struct OpenedFile {
 };
 
 // Never through a symbolic link, and never waiting for one end of a pipe.
-Result<OpenedFile> open_inside(int directory, const char* name) {
-  Fd file(::openat(directory, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
+Result<OpenedFile> open_inside(int directory, const std::string& name) {
+  Fd file(::openat(directory, name.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
   if (!file && (errno == ENOENT || errno == ELOOP || errno == ENXIO))
     return make_error(ErrorCode::corrupt, "missing or not a regular file", name);
   if (!file) return os_error(errno, "cannot open", name);
@@ -46,97 +53,121 @@ Result<std::string> read_inside(int directory, const char* name, std::uint64_t m
   return content;
 }
 
-/// A new file in the directory, filled by `fill(fd)` and synced. Read-only for everyone once it exists.
-template <class Fill>
-Result<void> write_inside(int directory, const char* name, Fill fill) {
-  Fd file(::openat(directory, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0400));
-  if (!file) return os_error(errno, "cannot create", name);
-  if (Result<void> filled = fill(file.get()); !filled) {
-    filled.error().object = name;
-    return filled;
+/// Everything about one directory's files that both bases and layers need.
+class Opening {
+ public:
+  Opening(int directory, const std::string& scratch) : directory_(directory), scratch_(scratch) {}
+
+  /// `check(size)` says what is wrong with the file's size, or nothing.
+  template <class Check>
+  Result<FilePtr> base(const char* name, Check check) const {
+    auto file = open_inside(directory_, name);
+    if (!file) return std::move(file).error();
+    if (const char* wrong = check(file->size)) return make_error(ErrorCode::corrupt, wrong, name);
+    auto shared = disk::SharedFile::adopt(std::move(file->fd), scratch_);
+    if (!shared) return with_object(std::move(shared).error(), name);
+    return shared;
   }
-  if (::fsync(file.get()) != 0) return os_error(errno, "cannot sync", name);
-  return {};
-}
 
-Result<void> link_disk(int directory, const std::string& disk_path, std::uint64_t capacity) {
-  if (::linkat(AT_FDCWD, disk_path.c_str(), directory, disk_name, 0) != 0) {
-    if (errno == EXDEV)
-      return make_error(ErrorCode::invalid_argument,
-                        "the disk image lies on another file system than the snapshot", disk_path);
-    return os_error(errno, "cannot link the disk image", disk_path);
+  Result<Layers> layers(const char* base, std::size_t count, std::uint64_t capacity) const {
+    Layers opened;
+    for (std::size_t index = 0; index < count; ++index) {
+      const std::string name = layer_name(base, index);
+      auto file = open_inside(directory_, name);
+      if (!file) return std::move(file).error();
+      auto shared = disk::SharedFile::adopt(std::move(file->fd), scratch_);
+      if (!shared) return with_object(std::move(shared).error(), name);
+      auto layer = disk::Layer::open(std::move(*shared), capacity);
+      if (!layer) return with_object(std::move(layer).error(), name);
+      opened.push_back(std::move(*layer));
+    }
+    return opened;
   }
-  const auto disk = open_inside(directory, disk_name);
-  if (!disk)
-    return make_error(ErrorCode::invalid_argument, "the disk image is no readable regular file", disk_path);
-  if (disk->size > capacity)
-    return make_error(ErrorCode::invalid_argument, "the disk image is larger than the machine's disk",
-                      disk_path);
-  if (::fsync(disk->fd.get()) != 0) return os_error(errno, "cannot sync the disk image", disk_path);
-  return {};
-}
 
-Result<void> fill_directory(int directory, const Metadata& metadata, const vmm::MachineState& state,
-                            std::span<const std::span<const std::byte>> memory,
-                            const std::string& disk_path) {
-  CUBE_TRY(link_disk(directory, disk_path, metadata.shape.disk_bytes));
-  CUBE_TRY(write_inside(directory, state_name,
-                        [&](int fd) { return write_exactly(fd, bytes_of(state.bytes), 0); }));
-  CUBE_TRY(write_inside(directory, memory_name, [&](int fd) { return write_memory_image(fd, memory); }));
-  const std::string json = to_json(metadata);
-  return write_inside(directory, metadata_name, [&](int fd) { return write_exactly(fd, bytes_of(json), 0); });
-}
+ private:
+  int directory_;
+  const std::string& scratch_;
+};
 
-Result<Files> open_checked(int directory) {
+Result<Files> open_checked(int directory, const std::string& scratch) {
   const auto json = read_inside(directory, metadata_name, most_metadata_bytes);
   if (!json) return json.error();
   const auto metadata = parse_metadata(*json);
   if (!metadata) return metadata.error();
+  const Opening opening(directory, scratch);
 
-  auto state = read_inside(directory, state_name, most_state_bytes);
-  if (!state) return std::move(state).error();
-  if (state->size() != metadata->state_bytes || crc32c(bytes_of(*state)) != metadata->state_crc32c)
-    return make_error(ErrorCode::corrupt, "size or checksum mismatch", state_name);
+  Files files;
+  files.shape = metadata->shape;
+  if (metadata->state_bytes > 0) {
+    auto state = read_inside(directory, state_name, most_state_bytes);
+    if (!state) return std::move(state).error();
+    if (state->size() != metadata->state_bytes || crc32c(bytes_of(*state)) != metadata->state_crc32c)
+      return make_error(ErrorCode::corrupt, "size or checksum mismatch", state_name);
+    files.state.bytes = std::move(*state);
 
-  auto memory = open_inside(directory, memory_name);
-  if (!memory) return std::move(memory).error();
-  if (memory->size != metadata->shape.memory_bytes)
-    return make_error(ErrorCode::corrupt, "its size is not that of the machine's memory", memory_name);
-
-  auto disk = open_inside(directory, disk_name);
+    auto memory = opening.base(memory_name, [&](std::uint64_t size) {
+      return size == files.shape.memory_bytes ? nullptr : "its size is not that of the machine's memory";
+    });
+    if (!memory) return std::move(memory).error();
+    files.memory = std::move(*memory);
+    files.memory_crc32c = metadata->memory_crc32c;
+    auto layers = opening.layers(memory_name, metadata->memory_layers, files.shape.memory_bytes);
+    if (!layers) return std::move(layers).error();
+    files.memory_layers = std::move(*layers);
+  }
+  auto disk = opening.base(disk_name, [&](std::uint64_t size) {
+    return size <= files.shape.disk_bytes ? nullptr : "larger than the machine's disk";
+  });
   if (!disk) return std::move(disk).error();
-  if (disk->size > metadata->shape.disk_bytes)
-    return make_error(ErrorCode::corrupt, "larger than the machine's disk", disk_name);
+  files.disk = std::move(*disk);
+  auto layers = opening.layers(disk_name, metadata->disk_layers, files.shape.disk_bytes);
+  if (!layers) return std::move(layers).error();
+  files.disk_layers = std::move(*layers);
+  return files;
+}
 
-  return Files{metadata->shape, {std::move(state).value()}, std::move(memory->fd), std::move(disk->fd)};
+/// A new file in the directory, read-only and synced.
+Result<void> write_inside(int directory, const char* name, std::string_view content) {
+  Fd file(::openat(directory, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0400));
+  if (!file) return os_error(errno, "cannot create", name);
+  if (auto written = write_exactly(file.get(), bytes_of(content), 0); !written)
+    return with_object(std::move(written).error(), name);
+  if (::fsync(file.get()) != 0) return os_error(errno, "cannot sync", name);
+  return {};
+}
+
+Result<void> name_all(int directory, const char* base_name, const FilePtr& base, const Layers& layers) {
+  if (::fsync(base->fd()) != 0) return os_error(errno, "cannot sync", base_name);  // free once it is durable
+  CUBE_TRY(base->link(directory, base_name));
+  for (std::size_t index = 0; index < layers.size(); ++index)
+    CUBE_TRY(layers[index]->publish(directory, layer_name(base_name, index).c_str()));
+  return {};
 }
 
 }  // namespace
 
-Result<Files> open_files(const std::string& directory) {
+Result<Files> open_files(const std::string& directory, const std::string& scratch_directory) {
   const auto handle = open_file(directory, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
   if (!handle) return handle.error();
-  auto files = open_checked(handle->get());
+  auto files = open_checked(handle->get(), scratch_directory);
   if (!files) files.error().object = directory + "/" + files.error().object;
   return files;
 }
 
-Result<void> write_files(const std::string& directory, const Shape& shape, const vmm::MachineState& state,
-                         std::span<const std::span<const std::byte>> memory, const std::string& disk_path) {
-  CUBE_TRY(check_shape(shape));
-  std::uint64_t memory_bytes = 0;
-  for (const auto region : memory) memory_bytes += region.size();
-  if (memory_bytes != shape.memory_bytes)
-    return make_error(ErrorCode::invalid_argument, "shape and machine disagree on the size of memory",
-                      directory);
-  if (state.bytes.empty() || state.bytes.size() > most_state_bytes)
-    return make_error(ErrorCode::invalid_argument, "no machine's state has that size", directory);
-
-  auto pending = PendingDirectory::create(directory);
-  if (!pending) return std::move(pending).error();
-  const Metadata metadata{shape, state.bytes.size(), crc32c(bytes_of(state.bytes))};
-  CUBE_TRY(fill_directory(pending->fd(), metadata, state, memory, disk_path));
-  return pending->publish();
+Result<void> fill_directory(const PendingDirectory& directory, const Files& files) {
+  CUBE_TRY(name_all(directory.fd(), disk_name, files.disk, files.disk_layers));
+  if (files.memory) {
+    CUBE_TRY(name_all(directory.fd(), memory_name, files.memory, files.memory_layers));
+    CUBE_TRY(write_inside(directory.fd(), state_name, files.state.bytes));
+  }
+  Metadata metadata;
+  metadata.shape = files.shape;
+  metadata.state_bytes = files.state.bytes.size();
+  metadata.state_crc32c = files.memory ? crc32c(bytes_of(files.state.bytes)) : 0;
+  metadata.memory_crc32c = files.memory_crc32c;
+  metadata.memory_layers = files.memory_layers.size();
+  metadata.disk_layers = files.disk_layers.size();
+  return write_inside(directory.fd(), metadata_name, to_json(metadata));
 }
 
 }  // namespace cube::snapshot

@@ -1,27 +1,35 @@
-// The files of a snapshot, without a machine: writing them and opening them.
+// The files of a snapshot: opening a directory of them, and naming them in a new one.
 #pragma once
 
-#include <cstddef>
 #include <cube/core.hpp>
+#include <cube/disk.hpp>
 #include <cube/snapshot.hpp>
 #include <cube/vmm.hpp>
-#include <span>
+#include <memory>
 #include <string>
+#include <vector>
+
+#include "snapshot/publication.hpp"
 
 namespace cube::snapshot {
 
+using FilePtr = std::shared_ptr<const disk::SharedFile>;
+using Layers = std::vector<std::shared_ptr<const disk::Layer>>;
+
 struct Files {
   Shape shape;
-  vmm::MachineState state;
-  Fd memory;
-  Fd disk;
+  vmm::MachineState state;  ///< empty without memory
+  FilePtr memory;           ///< none: a snapshot of the disk alone
+  std::uint32_t memory_crc32c = 0;
+  Layers memory_layers;
+  FilePtr disk;
+  Layers disk_layers;
 };
 
 /// See snapshot::open.
-Result<Files> open_files(const std::string& directory);
+Result<Files> open_files(const std::string& directory, const std::string& scratch_directory);
 
-/// See snapshot::write.
-Result<void> write_files(const std::string& directory, const Shape& shape, const vmm::MachineState& state,
-                         std::span<const std::span<const std::byte>> memory, const std::string& disk_path);
+/// Fills a directory under construction: everything in it is durable when it returns, but for its name.
+Result<void> fill_directory(const PendingDirectory& directory, const Files& files);
 
 }  // namespace cube::snapshot

@@ -12,7 +12,7 @@ Error corrupt(std::string reason) {
   return make_error(ErrorCode::corrupt, std::move(reason), "snapshot.json");
 }
 
-/// The value of an integer key; 0, which is valid for none of them but the checksum, if it is anything else.
+/// The value of an integer key; 0 if it is anything else, which the comparison with what is written notices.
 std::uint64_t number(simdjson::dom::object object, std::string_view key) {
   std::uint64_t value = 0;
   return object.at_key(key).get_uint64().get(value) == simdjson::SUCCESS ? value : 0;
@@ -47,7 +47,13 @@ std::string to_json(const Metadata& metadata) {
       .key("state_bytes")
       .value(metadata.state_bytes)
       .key("state_crc32c")
-      .value(metadata.state_crc32c);
+      .value(metadata.state_crc32c)
+      .key("memory_crc32c")
+      .value(metadata.memory_crc32c)
+      .key("memory_layers")
+      .value(metadata.memory_layers)
+      .key("disk_layers")
+      .value(metadata.disk_layers);
   // The last key is the checksum of the text before it.
   const std::string& before = json.text();
   const std::uint32_t checksum = crc32c(std::as_bytes(std::span(before.data(), before.size())));
@@ -75,13 +81,20 @@ Result<Metadata> parse_metadata(std::string_view text) {
   metadata.shape.disk_bytes = number(object, "disk_bytes");
   metadata.state_bytes = number(object, "state_bytes");
   metadata.state_crc32c = static_cast<std::uint32_t>(number(object, "state_crc32c"));
+  metadata.memory_crc32c = static_cast<std::uint32_t>(number(object, "memory_crc32c"));
+  metadata.memory_layers = number(object, "memory_layers");
+  metadata.disk_layers = number(object, "disk_layers");
 
   // Missing, unknown or doubled keys, other types, values cut to size above, a wrong checksum: all differ
   // here.
   if (to_json(metadata) != text) return corrupt("it is not what was written: checksum or layout differ");
   if (const auto shape = check_shape(metadata.shape); !shape) return corrupt(shape.error().message);
-  if (metadata.state_bytes == 0 || metadata.state_bytes > most_state_bytes)
-    return corrupt("no machine's state has that size");
+  if (metadata.state_bytes > most_state_bytes) return corrupt("no machine's state has that size");
+  if (metadata.memory_layers > most_layers || metadata.disk_layers > most_layers)
+    return corrupt("more layers than are ever kept");
+  if (metadata.state_bytes == 0 &&
+      (metadata.state_crc32c != 0 || metadata.memory_crc32c != 0 || metadata.memory_layers != 0))
+    return corrupt("memory without a state");
   return metadata;
 }
 

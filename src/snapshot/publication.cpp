@@ -72,18 +72,28 @@ Result<PendingDirectory> PendingDirectory::create(const std::string& target) {
   if (!parent) return std::move(parent).error();
   if (::faccessat(parent->get(), location->name.c_str(), F_OK, AT_SYMLINK_NOFOLLOW) == 0)
     return make_error(ErrorCode::already_exists, "something has this name already", target);
+  return create(std::move(*location), std::move(*parent));
+}
 
+Result<PendingDirectory> PendingDirectory::create_beside(const std::string& existing) {
+  auto location = locate(existing);
+  if (!location) return std::move(location).error();
+  auto parent = open_file(location->parent, O_RDONLY | O_DIRECTORY);
+  if (!parent) return std::move(parent).error();
+  return create(std::move(*location), std::move(*parent));
+}
+
+Result<PendingDirectory> PendingDirectory::create(Location target, Fd parent) {
   const std::string temporary = temporary_name(pending_prefix);
-  const std::string path = location->parent + "/" + temporary;
-  if (::mkdirat(parent->get(), temporary.c_str(), 0700) != 0)
+  const std::string path = target.parent + "/" + temporary;
+  if (::mkdirat(parent.get(), temporary.c_str(), 0700) != 0)
     return os_error(errno, "cannot create a directory", path);
   auto directory = open_file(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
   if (!directory) {
-    ::unlinkat(parent->get(), temporary.c_str(), AT_REMOVEDIR);
+    ::unlinkat(parent.get(), temporary.c_str(), AT_REMOVEDIR);
     return std::move(directory).error();
   }
-  return PendingDirectory(std::move(location).value(), temporary, std::move(parent).value(),
-                          std::move(directory).value());
+  return PendingDirectory(std::move(target), temporary, std::move(parent), std::move(directory).value());
 }
 
 PendingDirectory::~PendingDirectory() {
@@ -103,6 +113,18 @@ Result<void> PendingDirectory::publish() {
     return os_error(reason, "cannot make a snapshot's name durable", path);
   }
   directory_.reset();
+  return {};
+}
+
+// The exchange is one step for everybody who looks; what was there before is then the temporary one, and goes
+// with this object.
+Result<void> PendingDirectory::publish_over() {
+  if (::fsync(directory_.get()) != 0) return os_error(errno, "cannot sync a snapshot's directory");
+  const std::string path = target_.parent + "/" + target_.name;
+  if (::renameat2(parent_.get(), temporary_.c_str(), parent_.get(), target_.name.c_str(), RENAME_EXCHANGE) !=
+      0)
+    return os_error(errno, "cannot exchange a snapshot", path);
+  if (::fsync(parent_.get()) != 0) return os_error(errno, "cannot make a snapshot's name durable", path);
   return {};
 }
 

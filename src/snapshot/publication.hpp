@@ -22,6 +22,7 @@ Result<Location> locate(std::string path);
 class PendingDirectory {
  public:
   static Result<PendingDirectory> create(const std::string& target);
+  static Result<PendingDirectory> create_beside(const std::string& existing);  ///< for publish_over
 
   PendingDirectory(PendingDirectory&&) = default;
   PendingDirectory& operator=(PendingDirectory&&) = delete;
@@ -33,8 +34,12 @@ class PendingDirectory {
   /// `already_exists`.
   Result<void> publish();
 
+  /// The same in the place of an existing directory, which is deleted afterwards.
+  Result<void> publish_over();
+
  private:
   PendingDirectory(Location target, std::string temporary, Fd parent, Fd directory);
+  static Result<PendingDirectory> create(Location target, Fd parent);
 
   Location target_;
   std::string temporary_;  // name in the parent

@@ -1,48 +1,270 @@
 // What joins the files of a snapshot to machines.
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
 #include <cube/snapshot.hpp>
+#include <mutex>
+#include <optional>
 
 #include "snapshot/files.hpp"
+#include "snapshot/memory_image.hpp"
+#include "snapshot/metadata.hpp"
 #include "snapshot/publication.hpp"
+#include "snapshot/resident_pages.hpp"
 
 namespace cube::snapshot {
 namespace {
 
-class OpenedSnapshot final : public Snapshot {
+/// A working set is a hint: one that is cut into too many runs costs more than it saves.
+constexpr std::size_t most_working_set_runs = 4096;
+
+using WorkingSet = std::shared_ptr<const std::vector<vmm::PageRun>>;
+
+class LayeredSnapshot final : public Snapshot {
  public:
-  explicit OpenedSnapshot(Files files) : files_(std::move(files)) {}
+  LayeredSnapshot(Files files, std::string scratch, bool verified, WorkingSet working_set = {})
+      : files_(std::move(files)),
+        scratch_(std::move(scratch)),
+        verified_(verified || !files_.memory),
+        working_set_(std::move(working_set)) {
+    if (files_.memory) memory_.emplace(files_.memory, files_.memory_layers, files_.shape.memory_bytes);
+  }
 
   const Shape& shape() const override { return files_.shape; }
+  bool has_memory() const override { return files_.memory != nullptr; }
+  std::size_t depth() const override {
+    return std::max(files_.memory_layers.size(), files_.disk_layers.size());
+  }
 
-  Result<std::unique_ptr<vmm::Machine>> clone(int kvm_fd, vmm::Executors executors, vmm::MachineConfig config,
-                                              const std::string& scratch_directory) const override {
-    auto base = files_.disk.duplicate();
-    if (!base) return std::move(base).error();
-    auto disk = disk::CowDisk::open(std::move(base).value(), {}, files_.shape.disk_bytes, scratch_directory);
+  Result<void> verify() const override {
+    const std::scoped_lock lock(verification_);
+    if (verified_) return {};
+    const auto checksum = checksum_base_image(files_.memory->fd(), files_.shape.memory_bytes);
+    if (!checksum) return checksum.error();
+    if (*checksum != files_.memory_crc32c)
+      return make_error(ErrorCode::corrupt, "its content does not match its checksum", "memory");
+    verified_ = true;
+    return {};
+  }
+
+  Result<Clone> clone(ShellPool& shells, vmm::Executors executors, vmm::MachineConfig config) const override {
+    if (!memory_)
+      return make_error(ErrorCode::invalid_argument, "a snapshot of the disk alone has no machine to clone");
+    auto disk = open_disk();
     if (!disk) return std::move(disk).error();
+    auto shell = shells.take(files_.shape.vcpu_count, files_.shape.memory_bytes);
+    if (!shell) return std::move(shell).error();
     config.vcpu_count = files_.shape.vcpu_count;
     config.memory_bytes = files_.shape.memory_bytes;
-    config.root_disk = std::move(disk).value();
-    return vmm::Machine::restore(kvm_fd, std::move(executors), std::move(config), files_.state,
-                                 files_.memory.get());
+    config.root_disk = *disk;
+    const WorkingSet wanted = working_set();
+    vmm::MemoryImage image;
+    image.base_fd = memory_->base_fd();
+    image.runs = memory_->runs();
+    if (wanted) image.working_set = *wanted;
+    auto machine = vmm::Machine::restore(std::move(*shell), std::move(executors), std::move(config),
+                                         files_.state, image);
+    if (!machine) return std::move(machine).error();
+    return Clone{std::move(*machine), std::move(*disk)};
+  }
+
+  Result<std::shared_ptr<disk::CowDisk>> open_disk() const override {
+    auto disk = disk::CowDisk::open(files_.disk, files_.disk_layers, files_.shape.disk_bytes, scratch_);
+    if (!disk) return std::move(disk).error();
+    return std::shared_ptr<disk::CowDisk>(std::move(*disk));
+  }
+
+  void learn_working_set(const vmm::Machine& machine) const override {
+    if (working_set()) return;
+    auto pages = std::make_shared<std::vector<vmm::PageRun>>();
+    std::uint64_t image_offset = 0;
+    for (const auto region : machine.memory()) {
+      const auto runs = resident_pages(region, false);
+      if (!runs) return;
+      for (vmm::PageRun run : *runs) {
+        run.offset += image_offset;
+        pages->push_back(run);
+      }
+      image_offset += region.size();
+    }
+    if (pages->size() > most_working_set_runs)
+      std::erase_if(*pages, [](const vmm::PageRun& run) { return !run.written; });
+    if (pages->size() > most_working_set_runs) pages->clear();
+    const std::scoped_lock lock(learning_);
+    if (!working_set_) working_set_ = std::move(pages);
+  }
+
+  Result<void> publish(const std::string& directory) const override {
+    auto pending = PendingDirectory::create(directory);
+    if (!pending) return std::move(pending).error();
+    CUBE_TRY(fill_directory(*pending, files_));
+    return pending->publish();
+  }
+
+  Result<void> publish_over(const std::string& directory) const override {
+    auto pending = PendingDirectory::create_beside(directory);
+    if (!pending) return std::move(pending).error();
+    CUBE_TRY(fill_directory(*pending, files_));
+    return pending->publish_over();
+  }
+
+  const Files& files() const { return files_; }
+  const std::string& scratch() const { return scratch_; }
+  const MemoryView& memory() const { return *memory_; }
+  WorkingSet working_set() const {
+    const std::scoped_lock lock(learning_);
+    return working_set_;
+  }
+
+  /// The same base images with other layers: as trusted as this one.
+  SnapshotPtr with(Files files) const {
+    const std::scoped_lock lock(verification_);
+    return std::make_shared<LayeredSnapshot>(std::move(files), scratch_, verified_, working_set());
   }
 
  private:
-  Files files_;
+  const Files files_;
+  const std::string scratch_;
+  std::optional<MemoryView> memory_;
+  mutable std::mutex verification_;
+  mutable bool verified_;
+  mutable std::mutex learning_;
+  mutable WorkingSet working_set_;
 };
+
+/// Every Snapshot is one of ours.
+const LayeredSnapshot& layered(const SnapshotPtr& snapshot) {
+  return static_cast<const LayeredSnapshot&>(*snapshot);
+}
+
+/// Adds a base image of memory that was never mapped from one.
+Result<void> add_base_image(Files& files, const std::vector<std::span<const std::byte>>& memory,
+                            const std::string& scratch) {
+  auto base = disk::SharedFile::create(scratch);
+  if (!base) return std::move(base).error();
+  const auto checksum = write_base_image((*base)->fd(), memory);
+  if (!checksum) return checksum.error();
+  if (::fchmod((*base)->fd(), 0400) != 0) return os_error(errno, "cannot make an image read-only");
+  files.memory = std::move(*base);
+  files.memory_crc32c = *checksum;
+  return {};
+}
+
+/// Adds what the machine has changed of its parent's memory.
+Result<void> add_changes(Files& files, const MemoryView& parent,
+                         const std::vector<std::span<const std::byte>>& memory, const std::string& scratch) {
+  auto changes = collect_changes(parent, memory, scratch);
+  if (!changes) return std::move(changes).error();
+  if ((*changes)->held_clusters() > 0) files.memory_layers.push_back(std::move(*changes));
+  return {};
+}
+
+std::uint64_t size_of(const std::vector<std::span<const std::byte>>& memory) {
+  std::uint64_t bytes = 0;
+  for (const auto region : memory) bytes += region.size();
+  return bytes;
+}
+
+/// One layer, or none where there were none.
+Result<Layers> merge_chain(const Layers& layers, const std::string& scratch, std::uint64_t capacity) {
+  if (layers.size() < 2) return layers;
+  auto merged = disk::merge_layers(layers, scratch, capacity);
+  if (!merged) return std::move(merged).error();
+  return Layers{std::move(*merged)};
+}
+
+/// `later`'s layers with `merged` in place of the `count` oldest.
+Layers replace_oldest(const Layers& later, std::size_t count, const Layers& merged) {
+  Layers layers = merged;
+  layers.insert(layers.end(), later.begin() + static_cast<std::ptrdiff_t>(count), later.end());
+  return layers;
+}
 
 }  // namespace
 
-Result<std::shared_ptr<const Snapshot>> open(const std::string& directory) {
-  auto files = open_files(directory);
+Result<SnapshotPtr> open(const std::string& directory, const std::string& scratch_directory) {
+  auto files = open_files(directory, scratch_directory);
   if (!files) return std::move(files).error();
-  return std::shared_ptr<const Snapshot>(std::make_shared<OpenedSnapshot>(std::move(files).value()));
+  return SnapshotPtr(std::make_shared<LayeredSnapshot>(std::move(*files), scratch_directory, false));
 }
 
-Result<void> write(const std::string& directory, const Shape& shape, vmm::Machine& machine,
-                   const std::string& disk_path) {
-  const auto state = machine.save();
-  if (!state) return state.error();
-  return write_files(directory, shape, *state, machine.memory(), disk_path);
+Result<SnapshotPtr> capture_first(const Shape& shape, vmm::Machine& machine, Fd disk_image,
+                                  const std::string& scratch_directory) {
+  CUBE_TRY(check_shape(shape));
+  const auto memory = machine.memory();
+  if (size_of(memory) != shape.memory_bytes)
+    return make_error(ErrorCode::invalid_argument, "shape and machine disagree on the size of memory");
+  Files files;
+  files.shape = shape;
+  auto state = machine.save();
+  if (!state) return std::move(state).error();
+  files.state = std::move(*state);
+
+  if (::fchmod(disk_image.get(), 0400) != 0) return os_error(errno, "cannot make a disk image read-only");
+  auto disk = disk::SharedFile::adopt(std::move(disk_image), scratch_directory);
+  if (!disk) return std::move(disk).error();
+  files.disk = std::move(*disk);
+  CUBE_TRY(add_base_image(files, memory, scratch_directory));
+  return SnapshotPtr(std::make_shared<LayeredSnapshot>(std::move(files), scratch_directory, true));
+}
+
+// The disk is frozen last: what is frozen stays so, but an error before leaves everything as it was.
+Result<SnapshotPtr> capture(const SnapshotPtr& parent, vmm::Machine& machine, disk::CowDisk& disk) {
+  const LayeredSnapshot& before = layered(parent);
+  Files files = before.files();
+  const auto memory = machine.memory();
+  if (size_of(memory) != files.shape.memory_bytes)
+    return make_error(ErrorCode::invalid_argument, "the machine was not cloned from this snapshot");
+  auto state = machine.save();
+  if (!state) return std::move(state).error();
+  files.state = std::move(*state);
+  CUBE_TRY(files.memory ? add_changes(files, before.memory(), memory, before.scratch())
+                        : add_base_image(files, memory, before.scratch()));
+  files.disk_layers = disk.freeze();
+  return before.with(std::move(files));
+}
+
+Result<SnapshotPtr> capture_disk(const SnapshotPtr& parent, disk::CowDisk& disk) {
+  Files files = layered(parent).files();
+  files.state = {};
+  files.memory = nullptr;
+  files.memory_crc32c = 0;
+  files.memory_layers.clear();
+  files.disk_layers = disk.freeze();
+  return layered(parent).with(std::move(files));
+}
+
+Result<SnapshotPtr> merge(const SnapshotPtr& snapshot) {
+  const LayeredSnapshot& deep = layered(snapshot);
+  Files files = deep.files();
+  auto memory = merge_chain(files.memory_layers, deep.scratch(), files.shape.memory_bytes);
+  if (!memory) return std::move(memory).error();
+  auto disk = merge_chain(files.disk_layers, deep.scratch(), files.shape.disk_bytes);
+  if (!disk) return std::move(disk).error();
+  files.memory_layers = std::move(*memory);
+  files.disk_layers = std::move(*disk);
+  return deep.with(std::move(files));
+}
+
+SnapshotPtr rebase(const SnapshotPtr& later, const SnapshotPtr& before, const SnapshotPtr& merged,
+                   disk::CowDisk& disk) {
+  const Files& old = layered(before).files();
+  const Files& flat = layered(merged).files();
+  Files files = layered(later).files();
+  files.memory_layers = replace_oldest(files.memory_layers, old.memory_layers.size(), flat.memory_layers);
+  files.disk_layers = replace_oldest(files.disk_layers, old.disk_layers.size(), flat.disk_layers);
+  if (old.disk_layers.size() > 1) disk.replace_oldest(old.disk_layers.size(), flat.disk_layers.front());
+  return layered(later).with(std::move(files));
+}
+
+std::uint64_t private_bytes(const vmm::Machine& machine) {
+  std::uint64_t bytes = 0;
+  for (const auto region : machine.memory())
+    if (const auto runs = resident_pages(region, true))
+      for (const vmm::PageRun& run : *runs) bytes += run.bytes;
+  return bytes;
 }
 
 Result<void> remove_leftovers(const std::string& parent) { return remove_temporary_directories(parent); }

@@ -11,6 +11,7 @@
 #include <filesystem>
 #include <mutex>
 
+#include "node/boot.hpp"
 #include "template/files.hpp"
 
 namespace cube::templates {
@@ -19,12 +20,6 @@ namespace {
 using asio::awaitable;
 using std::chrono::milliseconds;
 using SteadyClock = std::chrono::steady_clock;
-
-// panic=-1 and reboot=k end a broken guest through the keyboard controller at once. There is no second core
-// to wait for, no PS/2 device to probe.
-constexpr std::string_view kernel_arguments =
-    "console=ttyS0 loglevel=5 reboot=k panic=-1 root=/dev/vda rw rootfstype=ext4 init=/sbin/cube-agent "
-    "pci=off random.trust_cpu=on nomodule i8042.noaux i8042.nomux i8042.dumbkbd 8250.nr_uarts=1";
 
 constexpr milliseconds ready_pause{250};
 constexpr milliseconds one_ready_try{60'000};
@@ -127,8 +122,6 @@ class Build {
     if (!disk_fd) return std::move(disk_fd).error();
     auto disk = disk::open_raw_disk(std::move(*disk_fd));
     if (!disk) return std::move(disk).error();
-    auto kernel = open_file(settings_.kernel_path, O_RDONLY);
-    if (!kernel) return std::move(kernel).error();
 
     vmm::MachineConfig config;
     config.vcpu_count = shape_.vcpu_count;
@@ -142,8 +135,7 @@ class Build {
       if (reason.kind != vmm::StopReason::Kind::requested)
         console->append("\n[stopped: " + reason.detail + "]");
     };
-    auto machine = vmm::Machine::boot(settings_.kvm_fd, executors_, std::move(config),
-                                      {kernel->get(), std::string(kernel_arguments)});
+    auto machine = node::boot_guest(settings_.kvm_fd, executors_, std::move(config), settings_.kernel_path);
     if (!machine) return std::move(machine).error();
     machine_ = std::move(*machine);
     return machine_->resume();
@@ -157,6 +149,7 @@ class Build {
     request.unix_time_ns = std::chrono::duration_cast<std::chrono::nanoseconds>(
                                std::chrono::system_clock::now().time_since_epoch())
                                .count();
+    request.env_vars.emplace();
     request.new_identity = true;
     return request;
   }
@@ -183,8 +176,12 @@ class Build {
 
   Result<snapshot::Shape> write_snapshot() {
     CUBE_TRY(machine_->pause());
-    if (::chmod(disk_.c_str(), 0400) != 0) return os_error(errno, "cannot make read-only", disk_);
-    CUBE_TRY(snapshot::write(settings_.directory + "/" + id_, shape_, *machine_, disk_));
+    auto disk = open_file(disk_, O_RDONLY);
+    if (!disk) return std::move(disk).error();
+    const auto taken =
+        snapshot::capture_first(shape_, *machine_, std::move(*disk), settings_.scratch_directory);
+    if (!taken) return taken.error();
+    CUBE_TRY((*taken)->publish(settings_.directory + "/" + id_));
     return shape_;
   }
 

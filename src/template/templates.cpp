@@ -13,7 +13,7 @@ using asio::awaitable;
 
 struct Entry {
   TemplateInfo info;
-  Result<std::shared_ptr<const snapshot::Snapshot>> snapshot;
+  Result<snapshot::SnapshotPtr> snapshot;
 };
 
 std::chrono::system_clock::time_point from_ms(std::int64_t ms) {
@@ -61,7 +61,7 @@ class TemplatesImpl final : public Templates, public std::enable_shared_from_thi
     for (const node::TemplateRow& row : *rows) {
       Entry entry{
           {row.id, row.name, row.vcpu_count, row.memory_mib, row.disk_mib, 0, from_ms(row.created_at_ms)},
-          snapshot::open(directory_of(row.id))};
+          snapshot::open(directory_of(row.id), settings_.scratch_directory)};
       if (!entry.snapshot)
         log(LogLevel::error, "template", "a template cannot be used",
             {{"template", row.id}, {"name", row.name}, {"error", entry.snapshot.error().describe()}});
@@ -83,13 +83,17 @@ class TemplatesImpl final : public Templates, public std::enable_shared_from_thi
     return entries_[*index].info;
   }
 
-  Result<node::CloneSource> source(std::string_view reference) override {
+  Result<node::CloneSource> source(std::string_view reference) const override {
     const auto index = locate(reference);
     if (!index) return index.error();
-    Entry& entry = entries_[*index];
+    const Entry& entry = entries_[*index];
     if (!entry.snapshot) return damaged(entry);
-    ++entry.info.spawn_count;
-    return node::CloneSource{entry.info.id, entry.info.name, *entry.snapshot};
+    return node::CloneSource{entry.info.id, entry.info.name, "", *entry.snapshot};
+  }
+
+  void count_spawn(std::string_view id) override {
+    for (Entry& entry : entries_)
+      if (entry.info.id == id) ++entry.info.spawn_count;
   }
 
   awaitable<Result<TemplateInfo>> build(BuildRequest request,
@@ -153,8 +157,8 @@ class TemplatesImpl final : public Templates, public std::enable_shared_from_thi
   }
 
   /// On a worker: the template is known from here on, even after a crash.
-  Result<std::shared_ptr<const snapshot::Snapshot>> publish(const TemplateInfo& info) {
-    auto opened = snapshot::open(directory_of(info.id));
+  Result<snapshot::SnapshotPtr> publish(const TemplateInfo& info) {
+    auto opened = snapshot::open(directory_of(info.id), settings_.scratch_directory);
     if (!opened) return std::move(opened).error();
     const auto created =
         std::chrono::duration_cast<std::chrono::milliseconds>(info.created_at.time_since_epoch());

@@ -1,0 +1,114 @@
+// The owner of every sandbox of this host. sandboxes.cpp has finding, deadlines and ending them, creation.cpp
+// how they come to be, live_operations.cpp what happens to them while they live.
+#pragma once
+
+#include <asio/co_spawn.hpp>
+#include <asio/detached.hpp>
+#include <cube/node.hpp>
+#include <unordered_map>
+
+#include "node/checkpoint_catalogue.hpp"
+#include "node/sandbox.hpp"
+#include "node/warm_pool.hpp"
+
+namespace cube::node {
+
+using asio::awaitable;
+using Reservation = std::shared_ptr<void>;
+
+/// What a new machine must be told besides its ids, token, entropy and the time.
+struct Identity {
+  bool is_new = true;                                            ///< also a new machine-id
+  std::optional<std::map<std::string, std::string>> env_vars{};  ///< none: what the guest's memory holds
+};
+
+class SandboxesImpl final : public Sandboxes, public std::enable_shared_from_this<SandboxesImpl> {
+ public:
+  SandboxesImpl(vmm::Executors executors, Store& store,
+                std::function<Result<CloneSource>(std::string_view)> find, Settings settings);
+
+  /// Start-up: what is paused comes back, the rest is reported and removed. Blocks.
+  Result<void> load();
+  void start_housekeeping();
+
+  awaitable<Result<SandboxInfo>> create(CreateRequest request) override;
+  Result<SandboxInfo> get(std::string_view id) const override;
+  std::vector<SandboxInfo> list() const override;
+  awaitable<Result<Connected>> connect(std::string id, std::chrono::seconds timeout) override;
+  awaitable<Result<void>> pause(std::string id, PauseOptions options) override;
+  awaitable<Result<SandboxInfo>> resume(std::string id, std::chrono::seconds timeout) override;
+  awaitable<Result<CheckpointInfo>> checkpoint(std::string id, std::string name, bool with_memory) override;
+  awaitable<Result<std::vector<Result<SandboxInfo>>>> fork(std::string id, std::size_t count,
+                                                           std::chrono::seconds timeout) override;
+  awaitable<Result<SandboxInfo>> rollback(std::string id, std::string checkpoint) override;
+  awaitable<Result<void>> set_timeout(std::string id, std::chrono::seconds timeout) override;
+  awaitable<Result<void>> extend(std::string id, std::chrono::seconds duration) override;
+  awaitable<Result<void>> kill(std::string id) override;
+  awaitable<Result<std::unique_ptr<Stream>>> open_port(std::string id, std::uint16_t port) override;
+  Checkpoints& checkpoints() override { return checkpoints_; }
+  void shut_down() override;
+
+ private:
+  // --- sandboxes.cpp ---
+  static bool visible(const Sandbox& sandbox);
+  SandboxPtr find(std::string_view id) const;
+  static void enter(Sandbox& sandbox, SandboxState next);
+  awaitable<Result<void>> move_deadline(SandboxPtr sandbox, TimePoint end);
+  void arm_deadline(const SandboxPtr& sandbox);
+  void reach_deadline(const SandboxPtr& sandbox);
+  void machine_stopped(const std::weak_ptr<Sandbox>& sandbox, const void* machine,
+                       const vmm::StopReason& reason);
+  void end(const std::string& id);
+  void bury(const SandboxPtr& sandbox);
+  static void retire(Running& running);
+  std::string paused_directory(const std::string& id) const { return settings_.paused_directory + "/" + id; }
+  void remove_paused_directory(const std::string& id);
+  awaitable<void> keep_house();
+
+  // --- creation.cpp ---
+  Result<CloneSource> source_of(std::string_view reference);
+  Result<Reservation> reserve(const snapshot::Shape& shape);
+  void describe(Sandbox& sandbox, const CloneSource& source) const;
+  static void apply(Sandbox& sandbox, CreateRequest request);
+  awaitable<Result<Running>> start(SandboxPtr sandbox, snapshot::SnapshotPtr snapshot,
+                                   Reservation reservation, Identity identity);
+  Result<Running> start_machine(const SandboxPtr& sandbox, const snapshot::Snapshot& snapshot,
+                                Reservation reservation);
+  guest::InitRequest init_request(const Sandbox& sandbox, Identity identity) const;
+  awaitable<Result<void>> come_up(SandboxPtr sandbox, CloneSource source, Identity identity);
+  awaitable<Result<void>> claim(SandboxPtr sandbox);
+  awaitable<Result<void>> go_live(SandboxPtr sandbox);
+  void refill_warm_pool();
+  awaitable<void> warm_one(CloneSource source);
+  void discard(const std::vector<SandboxPtr>& sandboxes);
+
+  // --- live_operations.cpp ---
+  awaitable<Result<void>> pause_running(SandboxPtr sandbox, PauseOptions options);
+  awaitable<Result<void>> resume_paused(SandboxPtr sandbox, std::chrono::seconds timeout);
+  awaitable<Result<void>> make_running(SandboxPtr sandbox, std::chrono::seconds timeout);
+  awaitable<Result<snapshot::SnapshotPtr>> capture_running(SandboxPtr sandbox, bool with_memory);
+  void merge_behind(const SandboxPtr& sandbox);
+  awaitable<void> merge(SandboxPtr sandbox, snapshot::SnapshotPtr before);
+
+  vmm::Executors executors_;
+  Store& store_;
+  std::function<Result<CloneSource>(std::string_view)> find_template_;
+  const Settings settings_;
+  const asio::any_io_executor reapers_;
+  Admission admission_;
+  CheckpointCatalogue checkpoints_;
+  snapshot::ShellPool shells_;
+  WarmPool warm_;
+  asio::steady_timer housekeeping_;
+  std::unordered_map<std::string, SandboxPtr> sandboxes_;
+  std::size_t creating_ = 0;  // requests in progress: the warm pool is refilled when there are none to delay
+  bool warming_ = false;
+  bool shut_down_ = false;
+};
+
+Error sandbox_not_found(std::string_view id);
+
+/// `conflict`: what the sandbox would have to be, and what it is.
+Error wrong_state(const Sandbox& sandbox, std::string_view wanted);
+
+}  // namespace cube::node
