@@ -10,6 +10,7 @@
 #include <asio/thread_pool.hpp>
 #include <csignal>
 #include <cube/api.hpp>
+#include <cube/disk.hpp>
 #include <cube/http.hpp>
 #include <cube/node.hpp>
 #include <cube/proxy.hpp>
@@ -100,6 +101,7 @@ Result<void> run(const Config& config) {
 
   auto store = node::Store::open(state->store());
   if (!store) return std::move(store).error();
+  CUBE_TRY(disk::remove_scratch_files(state->scratch()));
   templates::Settings template_settings;
   template_settings.kvm_fd = kvm->get();
   template_settings.directory = state->templates();

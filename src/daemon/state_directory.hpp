@@ -6,7 +6,7 @@
 //   store.db     SQLite
 //   templates/   one snapshot a template
 //   images/      root file systems that templates are built from
-//   scratch/     unnamed files of running sandboxes; empty to the eye
+//   scratch/     hidden files of running sandboxes; emptied at start-up
 #pragma once
 
 #include <cube/core.hpp>

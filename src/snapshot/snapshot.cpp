@@ -15,7 +15,9 @@ class OpenedSnapshot final : public Snapshot {
 
   Result<std::unique_ptr<vmm::Machine>> clone(int kvm_fd, vmm::Executors executors, vmm::MachineConfig config,
                                               const std::string& scratch_directory) const override {
-    auto base = files_.disk.duplicate();
+    auto file = files_.disk.duplicate();
+    if (!file) return std::move(file).error();
+    auto base = disk::SharedFile::adopt(std::move(file).value(), scratch_directory);
     if (!base) return std::move(base).error();
     auto disk = disk::CowDisk::open(std::move(base).value(), {}, files_.shape.disk_bytes, scratch_directory);
     if (!disk) return std::move(disk).error();
