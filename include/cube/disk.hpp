@@ -45,9 +45,16 @@ class SharedFile {
 
   /// One more name, in an opened directory. Neither file nor directory is synced. `already_exists`.
   Result<void> link(int directory, const char* name) const;
+
+ private:
+  SharedFile(Fd file, std::string scratch_path);
+
+  Fd file_;
+  std::string scratch_path_;
 };
 
-/// Removes the scratch names that a crash left behind. Nobody may use the directory yet.
+/// Removes the scratch names that a crash left in the directory, and nothing else; for start-up, before the
+/// first SharedFile is made there. Goes on after errors and returns the first.
 Result<void> remove_scratch_files(const std::string& scratch_directory);
 
 /// The clusters written on top of what lies below, in a sparse file; of a disk, or of a machine's memory,

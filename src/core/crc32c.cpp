@@ -42,6 +42,16 @@ std::uint32_t update_by_table(std::uint32_t crc, std::span<const std::byte> byte
 }
 #endif
 
+// The product of two polynomials modulo the CRC's. Reflected: the highest bit is the coefficient of x^0.
+std::uint32_t multiply(std::uint32_t a, std::uint32_t b) {
+  std::uint32_t product = 0;
+  for (; a != 0; a <<= 1) {
+    if ((a >> 31) != 0) product ^= b;
+    b = (b >> 1) ^ ((b & 1) != 0 ? polynomial : 0);
+  }
+  return product;
+}
+
 }  // namespace
 
 std::uint32_t crc32c(std::span<const std::byte> bytes, std::uint32_t previous) {
@@ -49,6 +59,17 @@ std::uint32_t crc32c(std::span<const std::byte> bytes, std::uint32_t previous) {
   if (__builtin_cpu_supports("sse4.2")) return ~update_by_instruction(~previous, bytes);
 #endif
   return ~update_by_table(~previous, bytes);
+}
+
+// A byte of zeros multiplies the register by x^8; so `length` of them multiply it by x^8 to the power of
+// length.
+std::uint32_t crc32c_of_zeros(std::uint64_t length, std::uint32_t previous) {
+  std::uint32_t crc = ~previous;
+  for (std::uint32_t power = 1u << (31 - 8); length != 0; length >>= 1) {
+    if ((length & 1) != 0) crc = multiply(crc, power);
+    power = multiply(power, power);
+  }
+  return ~crc;
 }
 
 }  // namespace cube

@@ -19,11 +19,9 @@ Result<Fd> Fd::duplicate() const {
 }
 
 Result<Fd> open_file(const std::string& path, int flags, unsigned mode) {
-  for (;;) {
-    const int fd = ::open(path.c_str(), flags | O_CLOEXEC, mode);
-    if (fd >= 0) return Fd(fd);
-    if (errno != EINTR) return os_error(errno, "cannot open", path);
-  }
+  Fd file(retry_interrupted([&] { return ::open(path.c_str(), flags | O_CLOEXEC, mode); }));
+  if (!file) return os_error(errno, "cannot open", path);
+  return file;
 }
 
 Result<void> read_exactly(int fd, std::span<std::byte> buffer, std::uint64_t offset) {
@@ -78,7 +76,8 @@ Result<void> sync_directory_of(const std::string& path) {
   const std::string directory = slash == std::string::npos ? "." : slash == 0 ? "/" : path.substr(0, slash);
   auto handle = open_file(directory, O_RDONLY | O_DIRECTORY);
   if (!handle) return std::move(handle).error();
-  if (::fsync(handle->get()) != 0) return os_error(errno, "cannot sync directory", directory);
+  if (retry_interrupted([&] { return ::fsync(handle->get()); }) != 0)
+    return os_error(errno, "cannot sync directory", directory);
   return {};
 }
 
@@ -86,7 +85,8 @@ Result<void> write_and_sync(const std::string& path, std::string_view content, u
   auto file = open_file(path, O_WRONLY | O_CREAT | O_EXCL, mode);
   if (!file) return std::move(file).error();
   CUBE_TRY(write_exactly(file->get(), std::as_bytes(std::span(content.data(), content.size())), 0));
-  if (::fsync(file->get()) != 0) return os_error(errno, "cannot sync", path);
+  if (retry_interrupted([&] { return ::fsync(file->get()); }) != 0)
+    return os_error(errno, "cannot sync", path);
   return {};
 }
 

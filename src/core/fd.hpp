@@ -1,6 +1,7 @@
 // Fd: the owner of one file descriptor. Move-only; closes on destruction.
 #pragma once
 
+#include <cerrno>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -38,6 +39,15 @@ class Fd {
  private:
   int fd_ = -1;
 };
+
+/// Repeats a system call for as long as a signal interrupts it: `retry_interrupted([&] { return ::fsync(fd);
+/// })`.
+template <class Call>
+auto retry_interrupted(Call call) {
+  auto outcome = call();
+  while (outcome < 0 && errno == EINTR) outcome = call();
+  return outcome;
+}
 
 /// open(2) with O_CLOEXEC added; the error names the path.
 Result<Fd> open_file(const std::string& path, int flags, unsigned mode = 0600);

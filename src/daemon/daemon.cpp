@@ -10,6 +10,7 @@
 #include <asio/thread_pool.hpp>
 #include <csignal>
 #include <cube/api.hpp>
+#include <cube/disk.hpp>
 #include <cube/http.hpp>
 #include <cube/node.hpp>
 #include <cube/proxy.hpp>

@@ -1,5 +1,3 @@
-#include <fcntl.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -11,23 +9,22 @@
 #include <optional>
 
 #include "disk/layer.hpp"
-#include "disk/unnamed_file.hpp"
+#include "disk/layer_file.hpp"
 #include "disk/vectored_io.hpp"
 
 namespace cube::disk {
 namespace {
 
-constexpr std::uint64_t most_capacity = 16ull << 40;  // ext4's largest file with 4 KiB blocks
-
 class LayeredDisk final : public CowDisk {
  public:
-  LayeredDisk(Fd base, std::uint64_t base_size, std::vector<Layer> layers, std::uint64_t capacity,
-              std::string directory)
+  LayeredDisk(std::shared_ptr<const SharedFile> base, std::uint64_t base_size,
+              std::vector<std::shared_ptr<const Layer>> layers, std::uint64_t capacity,
+              std::string scratch_directory)
       : base_(std::move(base)),
         base_size_(base_size),
         layers_(std::move(layers)),
         capacity_(capacity),
-        directory_(std::move(directory)) {}
+        scratch_directory_(std::move(scratch_directory)) {}
 
   std::uint64_t capacity_bytes() const override { return capacity_; }
 
@@ -40,36 +37,40 @@ class LayeredDisk final : public CowDisk {
   Result<void> write(std::uint64_t offset, std::span<const iovec> from) override;
 
   /// Nothing to do: the top is scratch that ends with this process, so there is no crash it could survive.
-  /// What must survive is synced by freeze().
+  /// What must survive is synced when its layer is published.
   Result<void> flush() override { return {}; }
 
-  Result<void> freeze(const std::string& path) override;
+  std::vector<std::shared_ptr<const Layer>> freeze() override;
+  void replace_oldest(std::size_t count, std::shared_ptr<const Layer> merged) override;
 
   std::uint64_t dirty_bytes() const override { return dirty_bytes_.load(std::memory_order_relaxed); }
 
  private:
-  /// The newest layer that holds the cluster, or nullptr: the base, or nothing.
-  const Layer* layer_of(std::uint64_t cluster) const;
+  struct Top {
+    std::shared_ptr<const SharedFile> file;
+    AllocationBitmap allocated;
+  };
+
+  /// The file of the newest layer that holds the cluster, or none: the base, or nothing.
+  std::optional<int> layer_file_of(std::uint64_t cluster) const;
   Result<void> read_range(std::uint64_t offset, std::span<const iovec> into, std::uint64_t length) const;
   Result<void> read_base(std::uint64_t offset, std::span<const iovec> into, std::uint64_t length) const;
   Result<void> ensure_top();
-  Result<void> publish_top(const std::string& path);
 
-  Fd base_;
+  std::shared_ptr<const SharedFile> base_;
   std::uint64_t base_size_;
-  std::vector<Layer> layers_;
+  std::vector<std::shared_ptr<const Layer>> layers_;
   std::uint64_t capacity_;
-  std::string directory_;
-  std::optional<Layer> top_;
-  bool sync_failed_ = false;
+  std::string scratch_directory_;
+  std::optional<Top> top_;
   std::atomic<std::uint64_t> dirty_bytes_ = 0;  // read by other threads than the one that writes
 };
 
-const Layer* LayeredDisk::layer_of(std::uint64_t cluster) const {
-  if (top_ && top_->allocated.contains(cluster)) return &*top_;
+std::optional<int> LayeredDisk::layer_file_of(std::uint64_t cluster) const {
+  if (top_ && top_->allocated.contains(cluster)) return top_->file->fd();
   for (auto layer = layers_.rbegin(); layer != layers_.rend(); ++layer)
-    if (layer->allocated.contains(cluster)) return &*layer;
-  return nullptr;
+    if ((*layer)->holds(cluster)) return (*layer)->fd();
+  return std::nullopt;
 }
 
 // One preadv per run of neighbouring clusters that come from the same file.
@@ -79,13 +80,13 @@ Result<void> LayeredDisk::read_range(std::uint64_t offset, std::span<const iovec
   while (length > 0) {
     const std::uint64_t last = (offset + length - 1) / cluster_size;
     std::uint64_t cluster = offset / cluster_size;
-    const Layer* source = layer_of(cluster);
+    const std::optional<int> layer = layer_file_of(cluster);
     do ++cluster;
-    while (cluster <= last && layer_of(cluster) == source);
+    while (cluster <= last && layer_file_of(cluster) == layer);
 
     const std::uint64_t count = std::min(length, cluster * cluster_size - offset);
-    if (source)
-      CUBE_TRY(read_vectored(source->file.get(), buffers.take(count), layer_data_offset + offset));
+    if (layer)
+      CUBE_TRY(read_vectored(*layer, buffers.take(count), Layer::data_offset + offset));
     else
       CUBE_TRY(read_base(offset, buffers.take(count), count));
     offset += count;
@@ -98,7 +99,7 @@ Result<void> LayeredDisk::read_base(std::uint64_t offset, std::span<const iovec>
                                     std::uint64_t length) const {
   BufferCursor buffers(into);
   const std::uint64_t stored = offset < base_size_ ? std::min(length, base_size_ - offset) : 0;
-  CUBE_TRY(read_vectored(base_.get(), buffers.take(stored), offset));
+  CUBE_TRY(read_vectored(base_->fd(), buffers.take(stored), offset));
   for (const iovec& rest : buffers.take(length - stored)) std::memset(rest.iov_base, 0, rest.iov_len);
   return {};
 }
@@ -130,66 +131,51 @@ Result<void> LayeredDisk::write(std::uint64_t offset, std::span<const iovec> fro
   parts.push_back(head_part);
   parts.insert(parts.end(), from.begin(), from.end());
   parts.push_back(tail_part);
-  CUBE_TRY(write_vectored(top_->file.get(), parts, layer_data_offset + offset - before));
+  CUBE_TRY(write_vectored(top_->file->fd(), parts, Layer::data_offset + offset - before));
 
-  top_->allocated.insert(first, last);
+  top_->allocated.insert(first, last - first + 1);
   dirty_bytes_.store(top_->allocated.count() * cluster_size, std::memory_order_relaxed);
   return {};
 }
 
 Result<void> LayeredDisk::ensure_top() {
   if (top_) return {};
-  auto file = open_unnamed_file(directory_);
+  auto file = SharedFile::create(scratch_directory_);
   if (!file) return std::move(file).error();
   top_.emplace(std::move(file).value(), AllocationBitmap());
   return {};
 }
 
-Result<void> LayeredDisk::freeze(const std::string& path) {
-  CUBE_TRY(ensure_top());
-  CUBE_TRY(publish_top(path));
-  if (top_->allocated.count() > 0) layers_.push_back(std::move(*top_));
-  top_.reset();
-  dirty_bytes_.store(0, std::memory_order_relaxed);
-  return {};
+std::vector<std::shared_ptr<const Layer>> LayeredDisk::freeze() {
+  if (top_ && top_->allocated.count() > 0) {
+    layers_.push_back(std::make_shared<StoredLayer>(std::move(top_->file), std::move(top_->allocated),
+                                                    capacity_, StoredLayer::State::data));
+    top_.reset();
+    dirty_bytes_.store(0, std::memory_order_relaxed);
+  }
+  return layers_;
 }
 
-Result<void> LayeredDisk::publish_top(const std::string& path) {
-  // The kernel reports a failed write-back once; a later fsync would succeed over lost data.
-  if (sync_failed_)
-    return make_error(ErrorCode::internal,
-                      "an earlier sync of this disk's top layer failed: it cannot be kept", path);
-  CUBE_TRY(seal_layer(*top_, capacity_));
-  if (::fchmod(top_->file.get(), 0400) != 0) return os_error(errno, "cannot protect a disk layer", path);
-  if (::fsync(top_->file.get()) != 0) {
-    sync_failed_ = true;
-    return os_error(errno, "cannot sync a disk layer", path);
-  }
-  return link_unnamed_file(top_->file.get(), path);
+void LayeredDisk::replace_oldest(std::size_t count, std::shared_ptr<const Layer> merged) {
+  const auto end = layers_.begin() + static_cast<std::ptrdiff_t>(std::min(count, layers_.size()));
+  layers_.insert(layers_.erase(layers_.begin(), end), std::move(merged));
 }
 
 }  // namespace
 
-Result<std::unique_ptr<CowDisk>> CowDisk::open(Fd base, std::vector<Fd> layers, std::uint64_t capacity,
-                                               std::string directory) {
+Result<std::unique_ptr<CowDisk>> CowDisk::open(std::shared_ptr<const SharedFile> base,
+                                               std::vector<std::shared_ptr<const Layer>> layers,
+                                               std::uint64_t capacity, std::string scratch_directory) {
   if (capacity == 0 || capacity % sector_size != 0 || capacity > most_capacity)
     return make_error(ErrorCode::invalid_argument,
-                      "a disk has whole 512-byte sectors, at most 16 TiB of them");
-  // Seeking finds the size of block devices too.
-  const off_t base_size = ::lseek(base.get(), 0, SEEK_END);
+                      "a disk has whole 512-byte sectors, at most 8 TiB of them");
+  const off_t base_size = ::lseek(base->fd(), 0, SEEK_END);
   if (base_size < 0) return os_error(errno, "cannot find the size of a disk's base image");
   if (static_cast<std::uint64_t>(base_size) > capacity)
     return make_error(ErrorCode::invalid_argument, "a disk cannot be smaller than its base image");
-
-  std::vector<Layer> opened;
-  for (Fd& file : layers) {
-    auto layer = open_layer(std::move(file), capacity);
-    if (!layer) return std::move(layer).error();
-    opened.push_back(std::move(layer).value());
-  }
   return std::unique_ptr<CowDisk>(
-      std::make_unique<LayeredDisk>(std::move(base), static_cast<std::uint64_t>(base_size), std::move(opened),
-                                    capacity, std::move(directory)));
+      std::make_unique<LayeredDisk>(std::move(base), static_cast<std::uint64_t>(base_size), std::move(layers),
+                                    capacity, std::move(scratch_directory)));
 }
 
 }  // namespace cube::disk

@@ -1,33 +1,37 @@
-// A layer: the clusters written on top of what lies below, in a sparse file.
-//
-//   0        header, one page; only frozen layers have it written
-//   4096     the data: byte n of the disk at 4096 + n, whatever was written when
-//   records  after the highest cluster held: one ChunkRecord per chunk of the allocation bitmap in use
-//
-// Data never moves when a layer is frozen: freezing adds the records and the header. The checksum covers the
-// header and the records, not the data, so that opening costs nothing that grows with the data.
-// Numbers are little-endian.
+// The layers there are: a file whose data is written and never changes again, and the bitmap of what it
+// holds.
 #pragma once
 
-#include <cstdint>
-#include <cube/core.hpp>
+#include <cube/disk.hpp>
+#include <mutex>
 
 #include "disk/allocation_bitmap.hpp"
 
 namespace cube::disk {
 
-inline constexpr std::uint64_t layer_data_offset = 4096;
+class StoredLayer final : public Layer {
+ public:
+  /// What the file is yet: `data` only; `durable` when it is complete and synced; `lost` when a sync failed.
+  enum class State { data, durable, lost };
 
-struct Layer {
-  Fd file;
-  AllocationBitmap allocated;
+  StoredLayer(std::shared_ptr<const SharedFile> file, AllocationBitmap allocated, std::uint64_t capacity,
+              State state)
+      : file_(std::move(file)), allocated_(std::move(allocated)), capacity_(capacity), state_(state) {}
+
+  int fd() const override { return file_->fd(); }
+  bool holds(std::uint64_t cluster) const override { return allocated_.contains(cluster); }
+  std::uint64_t held_clusters() const override { return allocated_.count(); }
+  void for_each_run(const AllocationBitmap::RunFunction& run) const override { allocated_.for_each_run(run); }
+  Result<void> publish(int directory, const char* name) const override;
+
+ private:
+  Result<void> make_durable() const;
+
+  std::shared_ptr<const SharedFile> file_;
+  AllocationBitmap allocated_;
+  std::uint64_t capacity_;
+  mutable std::mutex mutex_;  // several machines may publish a layer they share
+  mutable State state_;
 };
-
-/// Reads and checks a frozen layer; `capacity` is the disk's, which bounds what the file may claim.
-/// `corrupt` with the reason.
-Result<Layer> open_layer(Fd file, std::uint64_t capacity);
-
-/// Writes records and header and cuts the file behind them. Not synced. May be repeated after a failure.
-Result<void> seal_layer(const Layer& layer, std::uint64_t capacity);
 
 }  // namespace cube::disk

@@ -9,6 +9,8 @@
 #include <cube/core.hpp>
 #include <filesystem>
 #include <set>
+#include <span>
+#include <vector>
 
 using namespace cube;
 
@@ -99,6 +101,30 @@ TEST_CASE("reading past the end of a file is corrupt, not short") {
   CHECK(result.error().code == ErrorCode::corrupt);
 }
 
+TEST_CASE("an interrupted call is repeated, another error is not") {
+  int calls = 0;
+  const auto fails_once_with = [&](int reason) {
+    errno = reason;
+    return ++calls == 1 ? -1 : 7;
+  };
+  CHECK(retry_interrupted([&] { return fails_once_with(EINTR); }) == 7);
+  calls = 0;
+  CHECK(retry_interrupted([&] { return fails_once_with(EIO); }) == -1);
+}
+
+TEST_CASE("a CRC-32C is that of RFC 3720, in pieces, and of zeros without reading them") {
+  const std::string digits = "123456789";
+  const auto bytes = std::as_bytes(std::span(digits));
+  CHECK(crc32c(bytes) == 0xe3069283);
+  CHECK(crc32c(bytes.subspan(4), crc32c(bytes.first(4))) == 0xe3069283);
+  CHECK(crc32c_of_zeros(32) == 0x8a9136aa);
+  for (const std::size_t length : {0, 1, 2, 7, 4096, 100'000}) {
+    const std::vector<std::byte> zeros(length);
+    CHECK(crc32c_of_zeros(length, crc32c(bytes)) == crc32c(zeros, crc32c(bytes)));
+  }
+  CHECK(crc32c_of_zeros(1ull << 60) == crc32c_of_zeros(1ull << 59, crc32c_of_zeros(1ull << 59)));
+}
+
 TEST_CASE("sandbox ids have E2B's shape, name their node and differ") {
   std::set<std::string> seen;
   for (int i = 0; i < 1000; ++i) {
@@ -116,7 +142,8 @@ TEST_CASE("sandbox ids have E2B's shape, name their node and differ") {
 
 TEST_CASE("template names are never paths") {
   CHECK(is_template_name("code-interpreter-v1"));
-  for (const char* bad : {"", "..", "a/b", "../x", "A", "a b", "a\n", "a.b"}) CHECK_FALSE(is_template_name(bad));
+  for (const char* bad : {"", "..", "a/b", "../x", "A", "a b", "a\n", "a.b"})
+    CHECK_FALSE(is_template_name(bad));
   CHECK_FALSE(is_template_name(std::string(129, 'a')));
   CHECK_FALSE(is_template_name(std::string_view("a\0b", 3)));
 }
