@@ -1,8 +1,9 @@
 // vmm: microVMs on /dev/kvm (CubeHypervisor in CubeSandbox).
 //
 // A Machine is one virtual machine: memory, vCPU threads, devices. It is booted from an uncompressed 64-bit
-// vmlinux or restored from a MachineState plus a memory image that is mapped MAP_PRIVATE, so that restoring
-// costs no copy and a page is the machine's own only once it has written it.
+// vmlinux or restored, into a MachineShell that was made ahead of time, from a MachineState plus a
+// MemoryImage that is mapped MAP_PRIVATE, so that restoring costs (almost) no copy and a page is the
+// machine's own only once it has written it.
 //
 // The library takes open descriptors and gives none back but streams; it opens no path, knows no sandbox id,
 // has no globals. Whatever a guest does ends in its own Machine's `on_stop`, never in an exception or abort.
@@ -78,8 +79,50 @@ struct MachineState {
   std::string bytes;
 };
 
+/// Runs of pages of guest memory, in the order of a memory image (low RAM first).
+struct PageRun {
+  std::uint64_t offset = 0;  ///< bytes, whole pages
+  std::uint64_t bytes = 0;
+  bool written = false;  ///< the guest wrote to it, so it will be copied; else it was only read
+};
+
+/// What a restored machine's memory is: a base image, mapped whole, and above it runs of pages from the files
+/// of later layers. Large runs are mapped, small ones copied, so that a machine needs few mappings. The files
+/// may be closed once the machine is restored, and must never change while it lives.
+struct MemoryImage {
+  struct Run {
+    std::uint64_t memory_offset = 0;
+    std::uint64_t bytes = 0;  ///< whole pages
+    int fd = -1;
+    std::uint64_t file_offset = 0;  ///< on a page
+  };
+  int base_fd = -1;           ///< holds memory_bytes
+  std::span<const Run> runs;  ///< ascending, disjoint
+  /// Pages made present (and copied, where written) before the first resume, because an earlier clone needed
+  /// them at once. A hint: what cannot be done is left to the guest's faults. Ascending.
+  std::span<const PageRun> working_set;
+};
+
 /// Refuses a descriptor that is not KVM of the stable API version 12, or lacks what the monitor needs.
 Result<void> check_kvm(int kvm_fd);
+
+/// What KVM offers every machine of this host. Asking takes 0.3 ms, more than all else a shell needs
+/// together, so whoever makes many asks once.
+struct HostProfile;
+Result<std::shared_ptr<const HostProfile>> examine_host(int kvm_fd);
+
+/// What of a virtual machine needs no guest: KVM's VM with its memory slots, interrupt chip and vCPUs. Made
+/// ahead of time by a pool; Machine::restore fills it. Only the process that made it can use it.
+class MachineShell {
+ public:
+  /// Blocks. Without a `host` it is examined.
+  static Result<std::unique_ptr<MachineShell>> make(int kvm_fd, std::uint32_t vcpu_count,
+                                                    std::uint64_t memory_bytes,
+                                                    std::shared_ptr<const HostProfile> host = nullptr);
+  virtual ~MachineShell() = default;  ///< blocks
+  virtual std::uint32_t vcpu_count() const = 0;
+  virtual std::uint64_t memory_bytes() const = 0;
+};
 
 class Machine {
  public:
@@ -87,11 +130,13 @@ class Machine {
   static Result<std::unique_ptr<Machine>> boot(int kvm_fd, Executors executors, MachineConfig config,
                                                BootSource source);
 
-  /// Blocks, but does no I/O that grows with the size of memory. `memory_image` holds memory_bytes, low RAM
-  /// first. `corrupt` if the state fails its checks; `conflict` if it was saved on another CPU model or
-  /// device model.
-  static Result<std::unique_ptr<Machine>> restore(int kvm_fd, Executors executors, MachineConfig config,
-                                                  const MachineState& state, int memory_image_fd);
+  /// Blocks, but the work grows with the copied runs and the working set only, not with the size of memory.
+  /// `config`'s vcpu_count and memory_bytes are the shell's (`invalid_argument`). The shell is used up, also
+  /// by an error: `corrupt` if the state fails its checks or a file is shorter than what is wanted of it;
+  /// `conflict` if the state was saved on another CPU model, device model or shape.
+  static Result<std::unique_ptr<Machine>> restore(std::unique_ptr<MachineShell> shell, Executors executors,
+                                                  MachineConfig config, const MachineState& state,
+                                                  const MemoryImage& memory);
 
   /// Blocks: stops the vCPU threads and closes the virtual machine (10-25 ms in some kernels).
   virtual ~Machine() = default;
@@ -116,7 +161,8 @@ class Machine {
   /// True once on_stop was or is about to be called.
   virtual bool stopped() const = 0;
 
-  /// Ends the machine's guest without waiting; streams into it end, on_stop follows. The object must still be destroyed.
+  /// Ends the machine's guest without waiting; streams into it end, on_stop follows. The object must still be
+  /// destroyed.
   virtual void stop() = 0;
 };
 

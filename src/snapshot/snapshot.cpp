@@ -22,8 +22,12 @@ class OpenedSnapshot final : public Snapshot {
     config.vcpu_count = files_.shape.vcpu_count;
     config.memory_bytes = files_.shape.memory_bytes;
     config.root_disk = std::move(disk).value();
-    return vmm::Machine::restore(kvm_fd, std::move(executors), std::move(config), files_.state,
-                                 files_.memory.get());
+    auto shell = vmm::MachineShell::make(kvm_fd, config.vcpu_count, config.memory_bytes);
+    if (!shell) return std::move(shell).error();
+    vmm::MemoryImage memory;
+    memory.base_fd = files_.memory.get();
+    return vmm::Machine::restore(std::move(*shell), std::move(executors), std::move(config), files_.state,
+                                 memory);
   }
 
  private:
