@@ -1,8 +1,9 @@
 // vmm: microVMs on /dev/kvm (CubeHypervisor in CubeSandbox).
 //
 // A Machine is one virtual machine: memory, vCPU threads, devices. It is booted from an uncompressed 64-bit
-// vmlinux or restored from a MachineState plus a memory image that is mapped MAP_PRIVATE, so that restoring
-// costs no copy and a page is the machine's own only once it has written it.
+// vmlinux or restored, into a MachineShell that was made ahead of time, from a MachineState plus a
+// MemoryImage that is mapped MAP_PRIVATE, so that restoring costs (almost) no copy and a page is the
+// machine's own only once it has written it.
 //
 // The library takes open descriptors and gives none back but streams; it opens no path, knows no sandbox id,
 // has no globals. Whatever a guest does ends in its own Machine's `on_stop`, never in an exception or abort.
@@ -86,7 +87,8 @@ struct PageRun {
 };
 
 /// What a restored machine's memory is: a base image, mapped whole, and above it runs of pages from the files
-/// of later layers. Large runs are mapped, small ones copied, so that a machine needs few mappings.
+/// of later layers. Large runs are mapped, small ones copied, so that a machine needs few mappings. The files
+/// may be closed once the machine is restored, and must never change while it lives.
 struct MemoryImage {
   struct Run {
     std::uint64_t memory_offset = 0;
@@ -101,20 +103,26 @@ struct MemoryImage {
   std::span<const PageRun> working_set;
 };
 
+/// Refuses a descriptor that is not KVM of the stable API version 12, or lacks what the monitor needs.
+Result<void> check_kvm(int kvm_fd);
+
+/// What KVM offers every machine of this host. Asking takes 0.3 ms, more than all else a shell needs
+/// together, so whoever makes many asks once.
+struct HostProfile;
+Result<std::shared_ptr<const HostProfile>> examine_host(int kvm_fd);
+
 /// What of a virtual machine needs no guest: KVM's VM with its memory slots, interrupt chip and vCPUs. Made
-/// ahead of time by a pool; Machine::restore fills it.
+/// ahead of time by a pool; Machine::restore fills it. Only the process that made it can use it.
 class MachineShell {
  public:
-  /// Blocks.
+  /// Blocks. Without a `host` it is examined.
   static Result<std::unique_ptr<MachineShell>> make(int kvm_fd, std::uint32_t vcpu_count,
-                                                    std::uint64_t memory_bytes);
+                                                    std::uint64_t memory_bytes,
+                                                    std::shared_ptr<const HostProfile> host = nullptr);
   virtual ~MachineShell() = default;  ///< blocks
   virtual std::uint32_t vcpu_count() const = 0;
   virtual std::uint64_t memory_bytes() const = 0;
 };
-
-/// Refuses a descriptor that is not KVM of the stable API version 12, or lacks what the monitor needs.
-Result<void> check_kvm(int kvm_fd);
 
 class Machine {
  public:
@@ -122,7 +130,10 @@ class Machine {
   static Result<std::unique_ptr<Machine>> boot(int kvm_fd, Executors executors, MachineConfig config,
                                                BootSource source);
 
-  /// Blocks. `config`'s vcpu_count and memory_bytes are the shell's.
+  /// Blocks, but the work grows with the copied runs and the working set only, not with the size of memory.
+  /// `config`'s vcpu_count and memory_bytes are the shell's (`invalid_argument`). The shell is used up, also
+  /// by an error: `corrupt` if the state fails its checks or a file is shorter than what is wanted of it;
+  /// `conflict` if the state was saved on another CPU model, device model or shape.
   static Result<std::unique_ptr<Machine>> restore(std::unique_ptr<MachineShell> shell, Executors executors,
                                                   MachineConfig config, const MachineState& state,
                                                   const MemoryImage& memory);

@@ -1,43 +1,29 @@
 #include "vmm/guest_memory.hpp"
 
 #include <sys/mman.h>
-#include <sys/stat.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cube/vmm.hpp>
 
 namespace cube::vmm {
-namespace {
 
-Result<std::span<std::byte>> map(std::uint64_t bytes, int flags, int fd) {
-  if (bytes == 0 || bytes % page_size != 0)
-    return make_error(ErrorCode::invalid_argument, "the memory size must be a multiple of 4096 bytes");
-  void* address = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, flags | MAP_PRIVATE | MAP_NORESERVE, fd, 0);
-  if (address == MAP_FAILED) return os_error(errno, "cannot map guest memory");
+void keep_private(std::span<std::byte> mapping) {
   // A fork of the daemon (to run a tool) must neither see guests nor make their pages copy-on-write.
-  ::madvise(address, bytes, MADV_DONTFORK);
+  ::madvise(mapping.data(), mapping.size(), MADV_DONTFORK);
   // Nor does a guest's memory belong in a core dump.
-  ::madvise(address, bytes, MADV_DONTDUMP);
-  return std::span(static_cast<std::byte*>(address), bytes);
+  ::madvise(mapping.data(), mapping.size(), MADV_DONTDUMP);
 }
-
-}  // namespace
 
 Result<GuestMemory> GuestMemory::map_anonymous(std::uint64_t bytes) {
-  auto mapping = map(bytes, MAP_ANONYMOUS, -1);
-  if (!mapping) return std::move(mapping).error();
-  return GuestMemory(*mapping);
-}
-
-Result<GuestMemory> GuestMemory::map_image(int image_fd, std::uint64_t bytes) {
-  struct stat status {};
-  if (::fstat(image_fd, &status) != 0) return os_error(errno, "cannot inspect the memory image");
-  if (static_cast<std::uint64_t>(status.st_size) < bytes)
-    return make_error(ErrorCode::corrupt, "the memory image is shorter than the guest's memory");
-  auto mapping = map(bytes, 0, image_fd);
-  if (!mapping) return std::move(mapping).error();
-  return GuestMemory(*mapping);
+  if (bytes == 0 || bytes % page_size != 0)
+    return make_error(ErrorCode::invalid_argument, "the memory size must be a multiple of 4096 bytes");
+  void* address =
+      ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (address == MAP_FAILED) return os_error(errno, "cannot reserve guest memory");
+  const std::span mapping(static_cast<std::byte*>(address), bytes);
+  keep_private(mapping);
+  return GuestMemory(mapping);
 }
 
 GuestMemory::GuestMemory(std::span<std::byte> mapping) : mapping_(mapping) {

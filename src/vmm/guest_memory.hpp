@@ -22,14 +22,13 @@ struct MemoryRegion {
   std::span<std::byte> host;
 };
 
+/// Keeps a mapping out of the daemon's children and core dumps. A new mapping of a part needs it again.
+void keep_private(std::span<std::byte> mapping);
+
 class GuestMemory {
  public:
   /// Zeroed private memory, reserved but not populated. `bytes` is a multiple of the page size.
   static Result<GuestMemory> map_anonymous(std::uint64_t bytes);
-
-  /// The image mapped MAP_PRIVATE: read from the page cache, copied on write. Costs the same whatever its
-  /// size. `corrupt` if the file is shorter than `bytes`: touching past its end would raise SIGBUS.
-  static Result<GuestMemory> map_image(int image_fd, std::uint64_t bytes);
 
   GuestMemory(GuestMemory&& other) noexcept;
   GuestMemory& operator=(GuestMemory&& other) noexcept;
@@ -38,6 +37,9 @@ class GuestMemory {
   ~GuestMemory();
 
   std::uint64_t bytes() const { return mapping_.size(); }
+
+  /// All of it, in the order of a memory image.
+  std::span<std::byte> whole() const { return mapping_; }
   std::span<const MemoryRegion> regions() const { return {regions_.data(), region_count_}; }
 
   /// Exactly `length` bytes from `guest_address`, all in one region, or `guest`. The guest may write them at

@@ -50,15 +50,12 @@ Result<void> Vm::enable_split_irqchip(std::uint32_t pins) {
   return control(fd_.get(), KVM_ENABLE_CAP, &capability, "KVM_CAP_SPLIT_IRQCHIP");
 }
 
-Result<Vcpu> Vm::create_vcpu(std::uint32_t id, int kvm_fd) {
-  const int bytes = ::ioctl(kvm_fd, KVM_GET_VCPU_MMAP_SIZE, 0);
-  if (bytes < static_cast<int>(sizeof(kvm_run))) return os_error(errno, "KVM_GET_VCPU_MMAP_SIZE failed");
+Result<Vcpu> Vm::create_vcpu(std::uint32_t id, std::size_t run_bytes) {
   Fd vcpu(::ioctl(fd_.get(), KVM_CREATE_VCPU, id));
   if (!vcpu) return os_error(errno, "KVM_CREATE_VCPU failed");
-  void* run =
-      ::mmap(nullptr, static_cast<std::size_t>(bytes), PROT_READ | PROT_WRITE, MAP_SHARED, vcpu.get(), 0);
+  void* run = ::mmap(nullptr, run_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, vcpu.get(), 0);
   if (run == MAP_FAILED) return os_error(errno, "cannot map the vCPU's run structure");
-  return Vcpu(std::move(vcpu), static_cast<kvm_run*>(run), static_cast<std::size_t>(bytes));
+  return Vcpu(std::move(vcpu), static_cast<kvm_run*>(run), run_bytes);
 }
 
 Result<void> Vm::set_tss_address(std::uint64_t guest_address) {
@@ -116,6 +113,12 @@ Result<std::vector<std::uint32_t>> msr_index_list(int kvm_fd) {
   list->nmsrs = 1024;
   CUBE_TRY(control(kvm_fd, KVM_GET_MSR_INDEX_LIST, list.get(), "KVM_GET_MSR_INDEX_LIST"));
   return std::vector(list.entries(), list.entries() + list->nmsrs);
+}
+
+Result<std::size_t> vcpu_run_bytes(int kvm_fd) {
+  const int bytes = ::ioctl(kvm_fd, KVM_GET_VCPU_MMAP_SIZE, 0);
+  if (bytes < static_cast<int>(sizeof(kvm_run))) return os_error(errno, "KVM_GET_VCPU_MMAP_SIZE failed");
+  return static_cast<std::size_t>(bytes);
 }
 
 Result<void> check_kvm(int kvm_fd) {

@@ -73,7 +73,7 @@ class Vm {
 
   Result<void> set_memory_slot(std::uint32_t slot, std::uint64_t guest_address, std::span<std::byte> host);
   Result<void> enable_split_irqchip(std::uint32_t pins);
-  Result<Vcpu> create_vcpu(std::uint32_t id, int kvm_fd);
+  Result<Vcpu> create_vcpu(std::uint32_t id, std::size_t run_bytes);
   Result<void> set_tss_address(std::uint64_t guest_address);
   Result<void> set_identity_map_address(std::uint64_t guest_address);
 
@@ -92,5 +92,8 @@ class Vm {
 Result<Vm> create_vm(int kvm_fd);
 Result<std::vector<kvm_cpuid_entry2>> supported_cpuid(int kvm_fd);
 Result<std::vector<std::uint32_t>> msr_index_list(int kvm_fd);
+
+/// The size of the run structure that a vCPU shares with its thread.
+Result<std::size_t> vcpu_run_bytes(int kvm_fd);
 
 }  // namespace cube::vmm

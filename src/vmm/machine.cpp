@@ -5,12 +5,13 @@
 
 #include "vmm/arch/x86_64/acpi.hpp"
 #include "vmm/arch/x86_64/boot.hpp"
-#include "vmm/arch/x86_64/cpuid.hpp"
 #include "vmm/arch/x86_64/ioapic.hpp"
 #include "vmm/arch/x86_64/layout.hpp"
 #include "vmm/arch/x86_64/serial.hpp"
 #include "vmm/kvm.hpp"
 #include "vmm/machine_state.hpp"
+#include "vmm/memory_image.hpp"
+#include "vmm/shell.hpp"
 #include "vmm/vcpu_thread.hpp"
 #include "vmm/virtio/device.hpp"
 
@@ -19,7 +20,6 @@ namespace {
 
 using namespace x86_64;
 
-constexpr std::uint64_t least_memory = 64ull << 20;
 constexpr std::uint64_t guest_cid = 3;  // every guest's: vsock never leaves this process
 constexpr std::array<std::uint8_t, 6> guest_mac = {0x02, 0x00, 0x00, 0x00, 0x00, 0x01};  // every guest's
 
@@ -31,24 +31,18 @@ DeviceWindow window_of(std::size_t slot) {
           first_virtio_pin + static_cast<std::uint32_t>(slot)};
 }
 
-Result<void> check(const MachineConfig& config) {
-  if (config.vcpu_count == 0 || config.vcpu_count > max_vcpus)
-    return make_error(ErrorCode::invalid_argument,
-                      "a machine has 1 to " + std::to_string(max_vcpus) + " vCPUs");
-  if (config.memory_bytes < least_memory || config.memory_bytes % page_size != 0)
-    return make_error(ErrorCode::invalid_argument, "guest memory must be whole pages and at least 64 MiB");
-  return {};
-}
-
 class MachineImpl final : public Machine, private ExitHandler {
  public:
-  MachineImpl(Executors executors, MachineConfig config, GuestMemory memory, Vm vm)
+  MachineImpl(std::unique_ptr<Shell> shell, Executors executors, MachineConfig config)
       : executors_(std::move(executors)),
         config_(std::move(config)),
-        memory_(std::make_shared<const GuestMemory>(std::move(memory))),
-        vm_(std::move(vm)),
+        shell_(std::move(shell)),
         ioapic_([this](std::uint32_t address, std::uint32_t data) { deliver(address, data); }),
-        serial_(config_.on_console, [this] { ioapic_.raise(serial_pin); }) {}
+        serial_(config_.on_console, [this] { ioapic_.raise(serial_pin); }) {
+    create_devices();
+    for (std::uint32_t i = 0; i < shell_->vcpu_count(); ++i)
+      vcpus_.push_back(std::make_unique<VcpuThread>(shell_->vcpu(i), static_cast<ExitHandler&>(*this), i));
+  }
 
   ~MachineImpl() override {
     stop();
@@ -57,40 +51,28 @@ class MachineImpl final : public Machine, private ExitHandler {
       if (device) device->shut_down();
   }
 
-  /// What boot and restore share; the order of calls is explained in kvm.hpp.
-  Result<void> assemble(int kvm_fd) {
-    std::uint32_t slot = 0;
-    for (const MemoryRegion& region : memory_->regions())
-      CUBE_TRY(vm_.set_memory_slot(slot++, region.guest_address, region.host));
-    CUBE_TRY(vm_.set_identity_map_address(identity_map_address));
-    CUBE_TRY(vm_.set_tss_address(tss_address));
-    CUBE_TRY(vm_.enable_split_irqchip(ioapic_pins));
-    CUBE_TRY(create_vcpus(kvm_fd));
-    create_devices();
-    return {};
-  }
-
   Result<void> prepare_boot(const BootSource& source) {
-    const auto entry = load_kernel(*memory_, source.kernel_fd);
+    const GuestMemory& memory = *shell_->memory();
+    const auto entry = load_kernel(memory, source.kernel_fd);
     if (!entry) return entry.error();
-    CUBE_TRY(write_boot_data(*memory_, source.command_line));
+    CUBE_TRY(write_boot_data(memory, source.command_line));
     std::array<DeviceWindow, slot_count> windows;
     for (std::size_t slot = 0; slot < slot_count; ++slot) windows[slot] = window_of(slot);
-    CUBE_TRY(write_acpi_tables(*memory_, config_.vcpu_count, windows));
-    return set_boot_state(vcpus_.front()->vcpu(), *entry);
+    CUBE_TRY(write_acpi_tables(memory, shell_->vcpu_count(), windows));
+    return set_boot_state(shell_->vcpu(0), *entry);
   }
 
   Result<void> apply(const MachineRecord& record) {
-    if (record.cpu_fingerprint != fingerprint_)
+    if (record.cpu_fingerprint != shell_->host().cpu_fingerprint)
       return make_error(ErrorCode::conflict,
                         "the snapshot was made on another processor model; build the template on this host");
-    if (record.vcpus.size() != vcpus_.size() || record.memory_bytes != config_.memory_bytes ||
+    if (record.vcpus.size() != shell_->vcpu_count() || record.memory_bytes != shell_->memory_bytes() ||
         record.devices.size() != slot_count)
       return make_error(ErrorCode::conflict, "the snapshot was made with another machine shape");
-    CUBE_TRY(vm_.set_clock(
+    CUBE_TRY(shell_->vm().set_clock(
         {.clock = record.clock.clock, .flags = 0, .pad0 = 0, .realtime = 0, .host_tsc = 0, .pad = {}}));
-    for (std::size_t i = 0; i < vcpus_.size(); ++i)
-      CUBE_TRY(restore_vcpu(vcpus_[i]->vcpu(), record.vcpus[i]));
+    for (std::size_t i = 0; i < record.vcpus.size(); ++i)
+      CUBE_TRY(restore_vcpu(shell_->vcpu(i), record.vcpus[i]));
     ioapic_.restore(record.ioapic);
     serial_.restore(record.serial);
     for (std::size_t slot = 0; slot < slot_count; ++slot)
@@ -115,14 +97,14 @@ class MachineImpl final : public Machine, private ExitHandler {
 
   Result<MachineState> save() override {
     MachineRecord record;
-    record.cpu_fingerprint = fingerprint_;
-    record.memory_bytes = config_.memory_bytes;
-    for (const auto& vcpu : vcpus_) {
-      auto state = save_vcpu(vcpu->vcpu(), msrs_);
+    record.cpu_fingerprint = shell_->host().cpu_fingerprint;
+    record.memory_bytes = shell_->memory_bytes();
+    for (std::size_t i = 0; i < vcpus_.size(); ++i) {
+      auto state = save_vcpu(shell_->vcpu(i), shell_->host().msrs);
       if (!state) return std::move(state).error();
       record.vcpus.push_back(std::move(*state));
     }
-    const auto clock = vm_.clock();
+    const auto clock = shell_->vm().clock();
     if (!clock) return clock.error();
     record.clock = *clock;
     record.ioapic = ioapic_.save();
@@ -133,7 +115,7 @@ class MachineImpl final : public Machine, private ExitHandler {
 
   std::vector<std::span<const std::byte>> memory() const override {
     std::vector<std::span<const std::byte>> spans;
-    for (const MemoryRegion& region : memory_->regions()) spans.emplace_back(region.host);
+    for (const MemoryRegion& region : shell_->memory()->regions()) spans.emplace_back(region.host);
     return spans;
   }
 
@@ -147,26 +129,10 @@ class MachineImpl final : public Machine, private ExitHandler {
   void stop() override { fail(StopReason::Kind::requested, "stopped"); }
 
  private:
-  Result<void> create_vcpus(int kvm_fd) {
-    auto supported = supported_cpuid(kvm_fd);
-    if (!supported) return std::move(supported).error();
-    fingerprint_ = cpu_fingerprint(*supported);
-    auto known = msr_index_list(kvm_fd);
-    if (!known) return std::move(known).error();
-    msrs_ = msrs_to_save(*known);
-    for (std::uint32_t i = 0; i < config_.vcpu_count; ++i) {
-      auto vcpu = vm_.create_vcpu(i, kvm_fd);
-      if (!vcpu) return std::move(vcpu).error();
-      CUBE_TRY(set_cpuid(*vcpu, cpuid_for(*supported, i, config_.vcpu_count)));
-      vcpus_.push_back(std::make_unique<VcpuThread>(std::move(*vcpu), static_cast<ExitHandler&>(*this), i));
-    }
-    return {};
-  }
-
   void create_devices() {
     const auto attach = [this](Slot slot) {
       return virtio::Attachment{
-          memory_, [this, pin = window_of(slot).pin] { ioapic_.raise(pin); },
+          shell_->memory(), [this, pin = window_of(slot).pin] { ioapic_.raise(pin); },
           [this](Error error) { fail(StopReason::Kind::guest_error, error.describe()); }};
     };
     devices_[slot_block] =
@@ -180,7 +146,7 @@ class MachineImpl final : public Machine, private ExitHandler {
   }
 
   void deliver(std::uint32_t address, std::uint32_t data) {
-    if (const auto sent = vm_.signal_msi(address, data); !sent.ok())
+    if (const auto sent = shell_->vm().signal_msi(address, data); !sent.ok())
       fail(StopReason::Kind::host_error, sent.error().describe());
   }
 
@@ -189,11 +155,11 @@ class MachineImpl final : public Machine, private ExitHandler {
     if (stopped_.exchange(true)) return;
     for (const auto& vcpu : vcpus_) vcpu->request_stop();
     // Streams into the guest end now, not when the last owner of the machine goes.
-    asio::post(executors_.loop, [vsock = vsock_, on_stop = config_.on_stop,
-                                 reason = StopReason{kind, std::move(detail)}] {
-      if (vsock) vsock->shut_down();
-      if (on_stop) on_stop(reason);
-    });
+    asio::post(executors_.loop,
+               [vsock = vsock_, on_stop = config_.on_stop, reason = StopReason{kind, std::move(detail)}] {
+                 if (vsock) vsock->shut_down();
+                 if (on_stop) on_stop(reason);
+               });
   }
 
   /// The device whose window holds an access, and the offset inside.
@@ -236,57 +202,42 @@ class MachineImpl final : public Machine, private ExitHandler {
   void on_guest_error(std::string detail) override { fail(StopReason::Kind::guest_error, std::move(detail)); }
   void on_host_error(std::string detail) override { fail(StopReason::Kind::host_error, std::move(detail)); }
 
-  // Destroyed from the bottom: threads and devices before the tables they call, KVM before the memory it
-  // maps.
+  // Destroyed from the bottom: threads and devices before the tables they call and the shell they run in.
   Executors executors_;
   MachineConfig config_;
-  std::shared_ptr<const GuestMemory> memory_;
-  Vm vm_;
+  std::unique_ptr<Shell> shell_;
   IoApic ioapic_;
   Serial serial_;
-  std::uint64_t fingerprint_ = 0;
-  std::vector<std::uint32_t> msrs_;
   std::atomic<bool> stopped_ = false;
   std::shared_ptr<virtio::VsockDevice> vsock_;
   std::array<std::shared_ptr<virtio::MmioDevice>, slot_count> devices_;
   std::vector<std::unique_ptr<VcpuThread>> vcpus_;
 };
 
-Result<std::unique_ptr<MachineImpl>> make(int kvm_fd, Executors executors, MachineConfig config,
-                                          Result<GuestMemory> memory) {
-  if (!memory) return std::move(memory).error();
-  auto vm = create_vm(kvm_fd);
-  if (!vm) return std::move(vm).error();
-  auto machine = std::make_unique<MachineImpl>(std::move(executors), std::move(config), std::move(*memory),
-                                               std::move(*vm));
-  CUBE_TRY(machine->assemble(kvm_fd));
-  return machine;
-}
-
 }  // namespace
 
 Result<std::unique_ptr<Machine>> Machine::boot(int kvm_fd, Executors executors, MachineConfig config,
                                                BootSource source) {
-  CUBE_TRY(check_kvm(kvm_fd));
-  CUBE_TRY(check(config));
-  const std::uint64_t bytes = config.memory_bytes;
-  auto machine = make(kvm_fd, std::move(executors), std::move(config), GuestMemory::map_anonymous(bytes));
-  if (!machine) return std::move(machine).error();
-  CUBE_TRY((*machine)->prepare_boot(source));
-  return std::unique_ptr<Machine>(std::move(*machine));
+  auto shell = Shell::make(kvm_fd, config.vcpu_count, config.memory_bytes, nullptr);
+  if (!shell) return std::move(shell).error();
+  auto machine = std::make_unique<MachineImpl>(std::move(*shell), std::move(executors), std::move(config));
+  CUBE_TRY(machine->prepare_boot(source));
+  return std::unique_ptr<Machine>(std::move(machine));
 }
 
-Result<std::unique_ptr<Machine>> Machine::restore(int kvm_fd, Executors executors, MachineConfig config,
-                                                  const MachineState& state, int memory_image_fd) {
-  CUBE_TRY(check(config));
+Result<std::unique_ptr<Machine>> Machine::restore(std::unique_ptr<MachineShell> shell, Executors executors,
+                                                  MachineConfig config, const MachineState& state,
+                                                  const MemoryImage& memory) {
+  if (config.vcpu_count != shell->vcpu_count() || config.memory_bytes != shell->memory_bytes())
+    return make_error(ErrorCode::invalid_argument, "the shell has another shape than the machine");
   const auto record = decode(state);
   if (!record) return record.error();
-  const std::uint64_t bytes = config.memory_bytes;
-  auto machine =
-      make(kvm_fd, std::move(executors), std::move(config), GuestMemory::map_image(memory_image_fd, bytes));
-  if (!machine) return std::move(machine).error();
-  CUBE_TRY((*machine)->apply(*record));
-  return std::unique_ptr<Machine>(std::move(*machine));
+  // MachineShell::make makes no other kind.
+  std::unique_ptr<Shell> own(static_cast<Shell*>(shell.release()));
+  CUBE_TRY(map_image(own->memory()->whole(), memory));
+  auto machine = std::make_unique<MachineImpl>(std::move(own), std::move(executors), std::move(config));
+  CUBE_TRY(machine->apply(*record));
+  return std::unique_ptr<Machine>(std::move(machine));
 }
 
 }  // namespace cube::vmm

@@ -33,8 +33,8 @@ void block_other_signals() {
 
 }  // namespace
 
-VcpuThread::VcpuThread(Vcpu vcpu, ExitHandler& handler, std::uint32_t index)
-    : vcpu_(std::move(vcpu)), handler_(handler) {
+VcpuThread::VcpuThread(Vcpu& vcpu, ExitHandler& handler, std::uint32_t index)
+    : vcpu_(vcpu), handler_(handler) {
   kick_signal();
   // Born with every signal blocked: the thread decides itself which it takes.
   sigset_t all, before;

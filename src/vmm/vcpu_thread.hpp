@@ -30,7 +30,8 @@ class ExitHandler {
 
 class VcpuThread {
  public:
-  VcpuThread(Vcpu vcpu, ExitHandler& handler, std::uint32_t index);
+  /// Both outlive the thread.
+  VcpuThread(Vcpu& vcpu, ExitHandler& handler, std::uint32_t index);
   ~VcpuThread();  ///< stops and joins
   VcpuThread(const VcpuThread&) = delete;
   VcpuThread& operator=(const VcpuThread&) = delete;
@@ -42,9 +43,6 @@ class VcpuThread {
   /// Leaves KVM_RUN for good, without waiting. Safe from any thread, the vCPU's own included.
   void request_stop();
 
-  /// Parked threads only.
-  Vcpu& vcpu() { return vcpu_; }
-
  private:
   enum class Command { park, run, quit };
 
@@ -55,7 +53,7 @@ class VcpuThread {
   void handle_port_exit();
   void kick();
 
-  Vcpu vcpu_;
+  Vcpu& vcpu_;
   ExitHandler& handler_;
   std::mutex mutex_;
   std::condition_variable changed_;

@@ -1,90 +1,12 @@
 // The monitor on a real /dev/kvm with tiny guests: boot, devices, pause, save, restore, copy-on-write,
 // hostility.
-#include <dirent.h>
-#include <fcntl.h>
-#include <sys/mman.h>
-#include <unistd.h>
-
-#include <asio/executor_work_guard.hpp>
-#include <asio/io_context.hpp>
-#include <asio/thread_pool.hpp>
-#include <catch2/catch.hpp>
-#include <condition_variable>
-#include <cstdlib>
-#include <cstring>
-#include <cube/vmm.hpp>
-#include <mutex>
-#include <thread>
+#include "host.hpp"
 
 using namespace cube;
 using namespace cube::vmm;
-using namespace std::chrono_literals;
+using namespace cube::vmm::test;
 
 namespace {
-
-constexpr auto patience = 60s;  // a software-emulated KVM interprets a few million instructions a second
-
-/// The executors a machine wants, and the KVM device.
-struct Host {
-  asio::io_context loop{1};
-  asio::executor_work_guard<asio::io_context::executor_type> work{loop.get_executor()};
-  asio::thread_pool workers{4};
-  std::thread loop_thread{[this] { loop.run(); }};
-  Fd kvm;
-
-  Host() {
-    auto device = open_file("/dev/kvm", O_RDWR);
-    REQUIRE(device.ok());
-    kvm = std::move(*device);
-    REQUIRE(check_kvm(kvm.get()).ok());
-  }
-  ~Host() {
-    workers.join();
-    work.reset();
-    loop_thread.join();
-  }
-  Executors executors() { return {loop.get_executor(), workers.get_executor()}; }
-};
-
-/// What a guest said, and why it stopped.
-class Observer {
- public:
-  void attach(MachineConfig& config) {
-    config.on_console = [this](std::string_view text) {
-      const std::scoped_lock lock(mutex_);
-      console_ += text;
-      changed_.notify_all();
-    };
-    config.on_stop = [this](StopReason reason) {
-      const std::scoped_lock lock(mutex_);
-      stop_ = std::move(reason);
-      changed_.notify_all();
-    };
-  }
-  bool wait_for_text(std::string_view text) {
-    std::unique_lock lock(mutex_);
-    return changed_.wait_for(lock, patience, [&] { return console_.find(text) != std::string::npos; });
-  }
-  std::optional<StopReason> wait_for_stop() {
-    std::unique_lock lock(mutex_);
-    changed_.wait_for(lock, patience, [&] { return stop_.has_value(); });
-    return stop_;
-  }
-  std::optional<StopReason> stop() {
-    const std::scoped_lock lock(mutex_);
-    return stop_;
-  }
-  std::string console() {
-    const std::scoped_lock lock(mutex_);
-    return console_;
-  }
-
- private:
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::string console_;
-  std::optional<StopReason> stop_;
-};
 
 class MemoryDisk : public BlockBackend {
  public:
@@ -120,75 +42,6 @@ class MemoryDisk : public BlockBackend {
   std::mutex mutex_;
   std::vector<char> bytes_;
 };
-
-int open_guest(const char* name) {
-  const char* directory = std::getenv("CUBED_KVM_GUESTS");
-  REQUIRE(directory != nullptr);
-  const int fd = ::open((std::string(directory) + "/" + name + ".elf").c_str(), O_RDONLY | O_CLOEXEC);
-  REQUIRE(fd >= 0);
-  return fd;
-}
-
-std::unique_ptr<Machine> boot(Host& host, Observer& observer, const char* guest, MachineConfig config = {}) {
-  config.memory_bytes = 64 << 20;
-  observer.attach(config);
-  const Fd kernel(open_guest(guest));
-  auto machine = Machine::boot(host.kvm.get(), host.executors(), std::move(config), {kernel.get(), ""});
-  if (!machine) FAIL(machine.error().describe());
-  return std::move(*machine);
-}
-
-std::uint64_t number_after(const std::string& console, std::string_view label) {
-  const std::size_t at = console.find(label);
-  REQUIRE(at != std::string::npos);
-  return std::stoull(console.substr(at + label.size()));
-}
-
-std::uint64_t word_at(const Machine& machine, std::uint64_t address) {
-  std::uint64_t word = 0;
-  std::memcpy(&word, machine.memory().front().data() + address, sizeof word);
-  return word;
-}
-
-/// Waits until a word of guest memory exceeds `value`; fails with the reason if the guest stops first.
-void wait_until_above(const Machine& machine, Observer& observer, std::uint64_t address,
-                      std::uint64_t value) {
-  const auto deadline = std::chrono::steady_clock::now() + patience;
-  while (word_at(machine, address) <= value) {
-    if (const auto stop = observer.stop()) FAIL("the guest stopped: " << stop->detail);
-    if (std::chrono::steady_clock::now() > deadline) FAIL("the guest makes no progress");
-    std::this_thread::yield();
-  }
-}
-
-Fd memory_image(const Machine& machine) {
-  Fd image(::memfd_create("image", MFD_CLOEXEC));
-  std::uint64_t offset = 0;
-  for (const auto span : machine.memory()) {
-    REQUIRE(write_exactly(image.get(), span, offset).ok());
-    offset += span.size();
-  }
-  return image;
-}
-
-Result<std::unique_ptr<Machine>> restore(Host& host, Observer& observer, const MachineState& state,
-                                         const Fd& image, MachineConfig config = {}) {
-  config.memory_bytes = 64 << 20;
-  observer.attach(config);
-  return Machine::restore(host.kvm.get(), host.executors(), std::move(config), state, image.get());
-}
-
-std::size_t open_descriptors() {
-  std::size_t count = 0;
-  DIR* directory = ::opendir("/proc/self/fd");
-  while (::readdir(directory) != nullptr) ++count;
-  ::closedir(directory);
-  return count;
-}
-std::size_t lines_of(const char* path) {
-  const auto text = read_file(path, 64 << 20);
-  return static_cast<std::size_t>(std::count(text->begin(), text->end(), '\n'));
-}
 
 }  // namespace
 

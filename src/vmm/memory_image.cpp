@@ -1,0 +1,122 @@
+#include "vmm/memory_image.hpp"
+
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <climits>
+#include <map>
+#include <vector>
+
+#include "vmm/guest_memory.hpp"
+
+namespace cube::vmm {
+namespace {
+
+using Run = MemoryImage::Run;
+
+constexpr std::size_t most_mapped_runs = 16;
+constexpr std::uint64_t least_mapped_bytes = 64u << 10;
+
+Error corrupt(const char* why) { return make_error(ErrorCode::corrupt, why, "memory image"); }
+
+/// Checks that files hold what is wanted of them; asks for the size of each once.
+class FileSizes {
+ public:
+  Result<void> check(int fd, std::uint64_t offset, std::uint64_t bytes) {
+    const auto [known, is_new] = sizes_.try_emplace(fd);
+    if (is_new) {
+      struct stat status {};
+      if (::fstat(fd, &status) != 0) return os_error(errno, "cannot inspect a file", "memory image");
+      known->second = static_cast<std::uint64_t>(status.st_size);
+    }
+    if (offset > known->second || bytes > known->second - offset)
+      return corrupt("a file is shorter than the guest memory it should hold");
+    return {};
+  }
+
+ private:
+  std::map<int, std::uint64_t> sizes_;
+};
+
+Result<void> check(const MemoryImage& image, std::uint64_t memory_bytes) {
+  FileSizes sizes;
+  CUBE_TRY(sizes.check(image.base_fd, 0, memory_bytes));
+  std::uint64_t end_of_last = 0;
+  for (const Run& run : image.runs) {
+    if (run.memory_offset % page_size != 0 || run.bytes % page_size != 0 || run.file_offset % page_size != 0)
+      return corrupt("a run of guest memory is not made of whole pages");
+    if (run.memory_offset < end_of_last || run.memory_offset > memory_bytes ||
+        run.bytes > memory_bytes - run.memory_offset)
+      return corrupt("the runs of guest memory overlap or lie outside it");
+    end_of_last = run.memory_offset + run.bytes;
+    CUBE_TRY(sizes.check(run.fd, run.file_offset, run.bytes));
+  }
+  return {};
+}
+
+Result<void> map(std::span<std::byte> memory, int fd, std::uint64_t offset) {
+  if (::mmap(memory.data(), memory.size(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE,
+             fd, static_cast<off_t>(offset)) == MAP_FAILED)
+    return os_error(errno, "cannot map guest memory", "memory image");
+  return {};
+}
+
+/// Fills `pieces` with what follows each other in the file. The pieces are used up.
+Result<void> read_pieces(int fd, std::uint64_t offset, std::span<iovec> pieces) {
+  while (!pieces.empty()) {
+    const auto count = static_cast<int>(std::min<std::size_t>(pieces.size(), IOV_MAX));
+    ssize_t got = ::preadv(fd, pieces.data(), count, static_cast<off_t>(offset));
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) return os_error(errno, "cannot read guest memory", "memory image");
+    if (got == 0) return corrupt("a file became shorter than the guest memory it should hold");
+    offset += static_cast<std::uint64_t>(got);
+    for (; !pieces.empty() && static_cast<std::size_t>(got) >= pieces.front().iov_len;
+         pieces = pieces.subspan(1))
+      got -= static_cast<ssize_t>(pieces.front().iov_len);
+    if (got > 0)
+      pieces.front() = {static_cast<std::byte*>(pieces.front().iov_base) + got,
+                        pieces.front().iov_len - static_cast<std::size_t>(got)};
+  }
+  return {};
+}
+
+/// A layer's file holds its pages one after another, so most neighbours are read in one call.
+Result<void> copy_runs(std::span<std::byte> memory, std::span<const Run*> runs) {
+  std::ranges::sort(runs, {}, [](const Run* run) { return std::pair(run->fd, run->file_offset); });
+  std::vector<iovec> pieces;
+  for (std::size_t first = 0, last = 0; first < runs.size(); first = last) {
+    pieces.clear();
+    std::uint64_t end = runs[first]->file_offset;
+    for (; last < runs.size() && runs[last]->fd == runs[first]->fd && runs[last]->file_offset == end;
+         ++last) {
+      pieces.push_back({memory.data() + runs[last]->memory_offset, runs[last]->bytes});
+      end += runs[last]->bytes;
+    }
+    CUBE_TRY(read_pieces(runs[first]->fd, runs[first]->file_offset, pieces));
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<void> map_image(std::span<std::byte> memory, const MemoryImage& image) {
+  CUBE_TRY(check(image, memory.size()));
+  std::vector<const Run*> runs;
+  for (const Run& run : image.runs) runs.push_back(&run);
+  const auto small = std::partition(runs.begin(), runs.end(),
+                                    [](const Run* run) { return run->bytes >= least_mapped_bytes; });
+  const auto mapped_end = runs.begin() + std::min<std::ptrdiff_t>(small - runs.begin(), most_mapped_runs);
+  std::nth_element(runs.begin(), mapped_end, small,
+                   [](const Run* a, const Run* b) { return a->bytes > b->bytes; });
+
+  CUBE_TRY(map(memory, image.base_fd, 0));
+  for (auto run = runs.begin(); run != mapped_end; ++run)
+    CUBE_TRY(map(memory.subspan((*run)->memory_offset, (*run)->bytes), (*run)->fd, (*run)->file_offset));
+  keep_private(memory);
+  return copy_runs(memory, {mapped_end, runs.end()});
+}
+
+}  // namespace cube::vmm

@@ -1,0 +1,82 @@
+#include "vmm/shell.hpp"
+
+#include "vmm/arch/x86_64/cpuid.hpp"
+#include "vmm/arch/x86_64/layout.hpp"
+#include "vmm/arch/x86_64/vcpu_state.hpp"
+
+namespace cube::vmm {
+namespace {
+
+constexpr std::uint64_t least_memory = 64ull << 20;
+
+Result<void> check(std::uint32_t vcpu_count, std::uint64_t memory_bytes) {
+  if (vcpu_count == 0 || vcpu_count > max_vcpus)
+    return make_error(ErrorCode::invalid_argument,
+                      "a machine has 1 to " + std::to_string(max_vcpus) + " vCPUs");
+  if (memory_bytes < least_memory || memory_bytes % page_size != 0)
+    return make_error(ErrorCode::invalid_argument, "guest memory must be whole pages and at least 64 MiB");
+  return {};
+}
+
+}  // namespace
+
+Result<std::shared_ptr<const HostProfile>> examine_host(int kvm_fd) {
+  CUBE_TRY(check_kvm(kvm_fd));
+  auto host = std::make_shared<HostProfile>();
+  auto cpuid = supported_cpuid(kvm_fd);
+  if (!cpuid) return std::move(cpuid).error();
+  const auto msrs = msr_index_list(kvm_fd);
+  if (!msrs) return msrs.error();
+  const auto run_bytes = vcpu_run_bytes(kvm_fd);
+  if (!run_bytes) return run_bytes.error();
+  host->cpuid = std::move(*cpuid);
+  host->msrs = x86_64::msrs_to_save(*msrs);
+  host->cpu_fingerprint = x86_64::cpu_fingerprint(host->cpuid);
+  host->vcpu_run_bytes = *run_bytes;
+  return std::shared_ptr<const HostProfile>(std::move(host));
+}
+
+/// The order of calls is explained in kvm.hpp.
+Result<void> Shell::assemble(std::uint32_t vcpu_count) {
+  std::uint32_t slot = 0;
+  for (const MemoryRegion& region : memory_->regions())
+    CUBE_TRY(vm_.set_memory_slot(slot++, region.guest_address, region.host));
+  CUBE_TRY(vm_.set_identity_map_address(x86_64::identity_map_address));
+  CUBE_TRY(vm_.set_tss_address(x86_64::tss_address));
+  CUBE_TRY(vm_.enable_split_irqchip(x86_64::ioapic_pins));
+  for (std::uint32_t i = 0; i < vcpu_count; ++i) {
+    auto vcpu = vm_.create_vcpu(i, host_->vcpu_run_bytes);
+    if (!vcpu) return std::move(vcpu).error();
+    CUBE_TRY(x86_64::set_cpuid(*vcpu, x86_64::cpuid_for(host_->cpuid, i, vcpu_count)));
+    vcpus_.push_back(std::move(*vcpu));
+  }
+  return {};
+}
+
+Result<std::unique_ptr<Shell>> Shell::make(int kvm_fd, std::uint32_t vcpu_count, std::uint64_t memory_bytes,
+                                           std::shared_ptr<const HostProfile> host) {
+  CUBE_TRY(check(vcpu_count, memory_bytes));
+  if (!host) {
+    auto examined = examine_host(kvm_fd);
+    if (!examined) return std::move(examined).error();
+    host = std::move(*examined);
+  }
+  auto memory = GuestMemory::map_anonymous(memory_bytes);
+  if (!memory) return std::move(memory).error();
+  auto vm = create_vm(kvm_fd);
+  if (!vm) return std::move(vm).error();
+  auto shell = std::make_unique<Shell>(
+      std::move(host), std::make_shared<const GuestMemory>(std::move(*memory)), std::move(*vm));
+  CUBE_TRY(shell->assemble(vcpu_count));
+  return shell;
+}
+
+Result<std::unique_ptr<MachineShell>> MachineShell::make(int kvm_fd, std::uint32_t vcpu_count,
+                                                         std::uint64_t memory_bytes,
+                                                         std::shared_ptr<const HostProfile> host) {
+  auto shell = Shell::make(kvm_fd, vcpu_count, memory_bytes, std::move(host));
+  if (!shell) return std::move(shell).error();
+  return std::unique_ptr<MachineShell>(std::move(*shell));
+}
+
+}  // namespace cube::vmm

@@ -1,0 +1,48 @@
+// A machine before there is a guest in it: what a pool makes ahead of time.
+#pragma once
+
+#include <cstdint>
+#include <cube/vmm.hpp>
+#include <memory>
+#include <vector>
+
+#include "vmm/guest_memory.hpp"
+#include "vmm/kvm.hpp"
+
+namespace cube::vmm {
+
+struct HostProfile {
+  std::vector<kvm_cpuid_entry2> cpuid;  ///< what KVM supports here
+  std::vector<std::uint32_t> msrs;      ///< those worth saving, in the order to restore them in
+  std::uint64_t cpu_fingerprint = 0;
+  std::size_t vcpu_run_bytes = 0;
+};
+
+class Shell final : public MachineShell {
+ public:
+  /// See MachineShell::make.
+  static Result<std::unique_ptr<Shell>> make(int kvm_fd, std::uint32_t vcpu_count, std::uint64_t memory_bytes,
+                                             std::shared_ptr<const HostProfile> host);
+
+  Shell(std::shared_ptr<const HostProfile> host, std::shared_ptr<const GuestMemory> memory, Vm vm)
+      : host_(std::move(host)), memory_(std::move(memory)), vm_(std::move(vm)) {}
+
+  std::uint32_t vcpu_count() const override { return static_cast<std::uint32_t>(vcpus_.size()); }
+  std::uint64_t memory_bytes() const override { return memory_->bytes(); }
+
+  const HostProfile& host() const { return *host_; }
+  const std::shared_ptr<const GuestMemory>& memory() const { return memory_; }
+  Vm& vm() { return vm_; }
+  Vcpu& vcpu(std::size_t index) { return vcpus_[index]; }
+
+ private:
+  Result<void> assemble(std::uint32_t vcpu_count);
+
+  // Destroyed from the bottom: KVM before the memory it maps.
+  std::shared_ptr<const HostProfile> host_;
+  std::shared_ptr<const GuestMemory> memory_;
+  Vm vm_;
+  std::vector<Vcpu> vcpus_;
+};
+
+}  // namespace cube::vmm
