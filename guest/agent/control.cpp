@@ -92,7 +92,7 @@ asio::awaitable<Result<void>> Control::initialise(http::Exchange& exchange) {
   if (!request) co_return std::move(request).error();
   if (role_ == Role::machine)
     if (auto renewed = renew_machine(*request); !renewed) co_return std::move(renewed).error();
-  settings_ = settings_from(std::move(*request));
+  settings_ = settings_after(std::move(*request), std::move(settings_));
   co_return Result<void>{};
 }
 

@@ -114,7 +114,7 @@ Result<guest::InitRequest> parse_init(const JsonObject& message) {
   auto new_identity = message.boolean("newIdentity");
   if (!new_identity) return std::move(new_identity).error();
   request.unix_time_ns = *time;
-  request.env_vars = std::move(*variables);
+  if (message.has("envVars")) request.env_vars = std::move(*variables);
   request.new_identity = *new_identity;
 
   if (!is_sandbox_id(request.sandbox_id)) return invalid("sandboxId is not a sandbox id");
@@ -145,14 +145,14 @@ Result<void> renew_machine(const guest::InitRequest& request) {
   return write_names("", request);
 }
 
-Settings settings_from(guest::InitRequest request) {
+Settings settings_after(guest::InitRequest request, Settings earlier) {
   Settings settings;
   settings.sandbox_id = std::move(request.sandbox_id);
   settings.template_id = std::move(request.template_id);
   settings.access_token = std::move(request.access_token);
   if (!request.default_user.empty()) settings.default_user = std::move(request.default_user);
   settings.default_workdir = std::move(request.default_workdir);
-  settings.env_vars = std::move(request.env_vars);
+  settings.env_vars = request.env_vars ? std::move(*request.env_vars) : std::move(earlier.env_vars);
   return settings;
 }
 

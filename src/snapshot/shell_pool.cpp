@@ -35,8 +35,25 @@ struct ShellPool::State : std::enable_shared_from_this<ShellPool::State> {
     }
   }
 
+  /// What KVM offers is the same for all of them, and slow to ask for.
+  Result<std::unique_ptr<vmm::MachineShell>> make_shell(const Shape& shape) {
+    std::shared_ptr<const vmm::HostProfile> known;
+    {
+      const std::scoped_lock lock(mutex);
+      known = host;
+    }
+    if (!known) {
+      auto examined = vmm::examine_host(kvm_fd);
+      if (!examined) return std::move(examined).error();
+      known = std::move(*examined);
+      const std::scoped_lock lock(mutex);
+      host = known;
+    }
+    return vmm::MachineShell::make(kvm_fd, shape.first, shape.second, std::move(known));
+  }
+
   void make(const Shape& shape) {
-    auto shell = vmm::MachineShell::make(kvm_fd, shape.first, shape.second);
+    auto shell = make_shell(shape);
     const std::scoped_lock lock(mutex);
     Shelf& shelf = shelves[shape];
     --shelf.in_the_making;
@@ -52,6 +69,7 @@ struct ShellPool::State : std::enable_shared_from_this<ShellPool::State> {
   const asio::any_io_executor workers;
   const std::size_t limit;
   std::mutex mutex;
+  std::shared_ptr<const vmm::HostProfile> host;
   std::map<Shape, Shelf> shelves;
   bool closed = false;
   std::uint64_t hits = 0, misses = 0;
@@ -86,7 +104,7 @@ Result<std::unique_ptr<vmm::MachineShell>> ShellPool::take(std::uint32_t vcpu_co
     if (shelf.wanted < state_->limit) ++shelf.wanted;
     state_->order(shape);
   }
-  return vmm::MachineShell::make(state_->kvm_fd, vcpu_count, memory_bytes);
+  return state_->make_shell(shape);
 }
 
 void ShellPool::age() {

@@ -178,11 +178,16 @@ def daemon(host):
     cubed = Daemon(host, images, kernel)
     cubed.start()
     cubed.cubectl("template", "build", "base")
-    cubed.cubectl("template", "build", "code-interpreter-v1", "--memory", "2048", "--ready-cmd", READY)
     os.environ.update(E2B_API_URL=cubed.url, E2B_SANDBOX_URL=cubed.url, E2B_API_KEY=KEY)
     yield cubed
     cubed.signal("TERM")
     assert "a transition that should not be" not in host.shell(f"cat {host.run}/cubed.log")
+
+
+@pytest.fixture(scope="session")
+def code_interpreter(daemon):
+    """Its template is large: only the tests that need it wait for it."""
+    daemon.cubectl("template", "build", "code-interpreter-v1", "--memory", "2048", "--ready-cmd", READY)
 
 
 @pytest.fixture

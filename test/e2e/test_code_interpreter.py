@@ -5,7 +5,7 @@ from e2b_code_interpreter import Sandbox
 
 
 @pytest.fixture(scope="module")
-def interpreter(daemon):
+def interpreter(code_interpreter):
     with Sandbox.create() as box:
         yield box
 

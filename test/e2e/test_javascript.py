@@ -7,7 +7,7 @@ import subprocess
 HERE = pathlib.Path(__file__).parent
 
 
-def test_javascript_sdks(daemon, tmp_path):
+def test_javascript_sdks(code_interpreter, tmp_path):
     modules = subprocess.run([HERE.parents[1] / "tools/sdk", "npm"], stdout=subprocess.PIPE, text=True,
                              check=True).stdout.strip()
     # Node looks for packages beside the file that imports them.
