@@ -61,6 +61,7 @@ awaitable<Result<SandboxInfo>> SandboxesImpl::create(CreateRequest request) {
     co_return up->error();
   }
   if (settings_.on_created) settings_.on_created(*source);
+  if (!warm) warm_.want_more(*source);
   asio::post(executors_.loop, [self] { self->refill_warm_pool(); });  // when this request is over
   log(LogLevel::info, "node", "sandbox created",
       {{"sandbox", sandbox->info.id},

@@ -11,11 +11,9 @@ WarmPool::Shelf* WarmPool::find(const CloneSource& source) {
 }
 
 SandboxPtr WarmPool::take(const CloneSource& source) {
-  if (limit_ == 0) return nullptr;
   Shelf* shelf = find(source);
-  if (shelf == nullptr) shelf = &shelves_.emplace_back(Shelf{source, {}, 0, false});
-  shelf->used = true;
-  while (!shelf->waiting.empty()) {
+  while (shelf != nullptr && !shelf->waiting.empty()) {
+    shelf->used = true;
     const SandboxPtr sandbox = std::move(shelf->waiting.back().sandbox);
     shelf->waiting.pop_back();
     if (sandbox->running.machine->stopped()) continue;  // it died while it waited
@@ -23,8 +21,15 @@ SandboxPtr WarmPool::take(const CloneSource& source) {
     return sandbox;
   }
   ++counts_.misses;
-  shelf->wanted = std::min(limit_, shelf->wanted + 1);
   return nullptr;
+}
+
+void WarmPool::want_more(const CloneSource& source) {
+  if (limit_ == 0) return;
+  Shelf* shelf = find(source);
+  if (shelf == nullptr) shelf = &shelves_.emplace_back(Shelf{source, {}, 0, false});
+  shelf->used = true;
+  shelf->wanted = std::min(limit_, shelf->wanted + 1);
 }
 
 std::optional<CloneSource> WarmPool::next_wanted() const {

@@ -1,8 +1,8 @@
 // Sandboxes made ahead of time: clones of templates in demand that have become themselves already and wait
 // for somebody to want them. Their guests run, so their clocks go right.
 //
-// Kept by snapshot, as many as recent demand asked for: a request that finds none raises the number wanted by
-// one, an idle minute lowers it by one. On the event loop.
+// Kept by snapshot, as many as recent demand asked for: a request that finds none and succeeds without raises
+// the number wanted by one, an idle minute lowers it by one. On the event loop.
 #pragma once
 
 #include <cstddef>
@@ -18,8 +18,11 @@ class WarmPool {
   /// `limit`: sandboxes kept of one snapshot.
   explicit WarmPool(std::size_t limit) : limit_(limit) {}
 
-  /// A waiting clone of that snapshot, or null; either way that is demand.
+  /// A waiting clone of that snapshot, or null.
   SandboxPtr take(const CloneSource& source);
+
+  /// One more would have been of use.
+  void want_more(const CloneSource& source);
 
   /// What to make next, if anything: the source in demand that has fewest of what it wants.
   std::optional<CloneSource> next_wanted() const;

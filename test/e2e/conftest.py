@@ -95,8 +95,8 @@ class Daemon:
         host.shell(f"mkdir -p {os.path.dirname(host.state)} && echo {KEY} > {host.state}.key")
         self.pid = None
 
-    def start(self, images=None):
-        command = list(self.command)
+    def start(self, images=None, options=()):
+        command = [*self.command, *options]
         if images:
             command[command.index("--image-dir") + 1] = images
         command = shlex.join(command)

@@ -19,8 +19,10 @@ def test_clean_shutdown_and_start(daemon):
 
 
 def test_killed_while_sandboxes_run(daemon):
-    boxes = [Sandbox.create("base") for _ in range(3)]
+    daemon.signal("TERM")
+    daemon.start()
     files = daemon.footprint()["files"]
+    boxes = [Sandbox.create("base") for _ in range(3)]
     daemon.signal("KILL")
     daemon.start()
     assert json.loads(daemon.request("GET", "/v2/sandboxes")[1]) == []
