@@ -169,6 +169,17 @@ class Sandboxes {
 
   virtual Checkpoints& checkpoints() = 0;
 
+  /// How many there are of what, and whether the pools are of use.
+  struct Status {
+    std::size_t running = 0;
+    std::size_t paused = 0;
+    std::size_t warm = 0;    ///< waiting in the warm pool
+    std::size_t shells = 0;  ///< waiting in the pool of VM shells
+    std::uint64_t warm_hits = 0, warm_misses = 0;
+    std::uint64_t shell_hits = 0, shell_misses = 0;
+  };
+  virtual Status status() const = 0;
+
   /// Ends every running sandbox; for the daemon's end. Teardown goes on on the workers.
   virtual void shut_down() = 0;
 };

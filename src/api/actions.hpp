@@ -9,6 +9,7 @@ using Answering = asio::awaitable<std::optional<Answer>>;
 
 Answering get_health(const Context&, Call&);
 Answering list_teams(const Context&, Call&);
+Answering get_status(const Context&, Call&);
 
 // sandboxes.cpp
 Answering create_sandbox_v1(const Context&, Call&);

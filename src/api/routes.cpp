@@ -7,6 +7,7 @@ namespace {
 constexpr Route routes[] = {
     {"GET", "/health", get_health, Access::open},
     {"GET", "/teams", list_teams, Access::key_or_bearer},
+    {"GET", "/status", get_status},  // ours
 
     {"POST", "/sandboxes", create_sandbox_v1},
     {"POST", "/v2/sandboxes", create_sandbox_v2},

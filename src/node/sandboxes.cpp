@@ -111,6 +111,20 @@ std::vector<SandboxInfo> SandboxesImpl::list() const {
   return infos;
 }
 
+Sandboxes::Status SandboxesImpl::status() const {
+  Status status;
+  for (const auto& [id, sandbox] : sandboxes_)
+    if (visible(*sandbox)) ++(sandbox->info.state == SandboxState::paused ? status.paused : status.running);
+  const auto shells = shells_.counts();
+  status.warm = warm_.size();
+  status.warm_hits = warm_.counts().hits;
+  status.warm_misses = warm_.counts().misses;
+  status.shells = shells.ready;
+  status.shell_hits = shells.hits;
+  status.shell_misses = shells.misses;
+  return status;
+}
+
 // --- Deadlines ---
 
 awaitable<Result<void>> SandboxesImpl::set_timeout(std::string id, seconds timeout) {

@@ -46,6 +46,7 @@ class SandboxesImpl final : public Sandboxes, public std::enable_shared_from_thi
   awaitable<Result<void>> kill(std::string id) override;
   awaitable<Result<std::unique_ptr<Stream>>> open_port(std::string id, std::uint16_t port) override;
   Checkpoints& checkpoints() override { return checkpoints_; }
+  Status status() const override;
   void shut_down() override;
 
  private:

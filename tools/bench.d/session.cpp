@@ -3,6 +3,10 @@
 #include <simdjson.h>
 
 #include <array>
+#include <asio/co_spawn.hpp>
+#include <asio/detached.hpp>
+#include <asio/io_context.hpp>
+#include <thread>
 
 namespace cube::bench {
 namespace {
@@ -115,6 +119,62 @@ awaitable<Result<void>> Session::kill(Box box) {
   const auto answer = co_await call("DELETE", "/sandboxes/" + box.id, "");
   if (!answer.ok()) co_return answer.error();
   co_return Result<void>{};
+}
+
+void run_to_end(awaitable<void> work) {
+  asio::io_context loop;
+  asio::co_spawn(loop, std::move(work), asio::detached);
+  loop.run();
+}
+
+namespace {
+
+void collect(simdjson::dom::element element, std::string_view name, std::vector<std::string>& texts) {
+  simdjson::dom::object object;
+  simdjson::dom::array array;
+  std::string_view text;
+  if (element.get(object) == simdjson::SUCCESS) {
+    for (const auto& [key, value] : object) {
+      if (key == name && value.get(text) == simdjson::SUCCESS) texts.emplace_back(text);
+      collect(value, name, texts);
+    }
+  } else if (element.get(array) == simdjson::SUCCESS) {
+    for (const auto value : array) collect(value, name, texts);
+  }
+}
+
+awaitable<void> ask_for_waiting(Target target, int& waiting) {
+  Session session(target);
+  const auto answer = co_await session.call("GET", "/status", "");
+  simdjson::dom::parser parser;
+  std::int64_t count = 0;
+  if (answer.ok() && parser.parse(*answer)["warmPool"]["waiting"].get(count) == simdjson::SUCCESS)
+    waiting = static_cast<int>(count);
+}
+
+}  // namespace
+
+std::vector<std::string> text_members(const std::string& json, std::string_view name) {
+  std::vector<std::string> texts;
+  simdjson::dom::parser parser;
+  simdjson::dom::element document;
+  if (parser.parse(json).get(document) == simdjson::SUCCESS) collect(document, name, texts);
+  return texts;
+}
+
+std::string text_member(const std::string& json, std::string_view name) {
+  const auto texts = text_members(json, name);
+  return texts.empty() ? "" : texts.front();
+}
+
+bool waiting_at_least(const Target& target, int count) {
+  int waiting = 0;
+  run_to_end(ask_for_waiting(target, waiting));
+  return waiting >= count;
+}
+
+void wait_for_warm(const Target& target, int count) {
+  while (!waiting_at_least(target, count)) std::this_thread::sleep_for(std::chrono::milliseconds(50));
 }
 
 }  // namespace cube::bench

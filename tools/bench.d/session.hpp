@@ -4,6 +4,7 @@
 #include <cube/http.hpp>
 #include <memory>
 #include <string>
+#include <vector>
 
 namespace cube::bench {
 
@@ -29,12 +30,25 @@ class Session {
 
   asio::awaitable<Result<void>> kill(Box box);
 
+  /// Any other call; the answer's body, an error for a status from 300 on.
+  asio::awaitable<Result<std::string>> call(std::string method, std::string path, std::string body);
+
  private:
   asio::awaitable<Result<http::ClientConnection*>> connection();
-  asio::awaitable<Result<std::string>> call(std::string method, std::string path, std::string body);
 
   Target target_;
   std::unique_ptr<http::ClientConnection> connection_;
 };
+
+/// Runs a coroutine on a loop of its own until it is done.
+void run_to_end(asio::awaitable<void> work);
+
+/// The value of a member that is a text, anywhere in a JSON document: the first, or all of them in order.
+std::string text_member(const std::string& json, std::string_view name);
+std::vector<std::string> text_members(const std::string& json, std::string_view name);
+
+/// Whether that many sandboxes wait in the daemon's warm pool; waiting until they do.
+bool waiting_at_least(const Target& target, int count);
+void wait_for_warm(const Target& target, int count);
 
 }  // namespace cube::bench

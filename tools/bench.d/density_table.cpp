@@ -1,0 +1,94 @@
+#include <asio/io_context.hpp>
+#include <asio/steady_timer.hpp>
+#include <cstdio>
+#include <cstdlib>
+
+#include "table.hpp"
+#include "tables.hpp"
+
+namespace cube::bench {
+namespace {
+
+using asio::awaitable;
+
+constexpr std::size_t edge = 50;  // the first and the last so many are compared
+
+std::uint64_t available_kib() {
+  const auto text = read_file("/proc/meminfo", 64 << 10);
+  if (!text) return 0;
+  return std::strtoull(text->c_str() + text->find("MemAvailable:") + 13, nullptr, 10);
+}
+
+struct Crowd {
+  std::vector<Box> boxes;
+  std::vector<double> created_ms;
+  int failed = 0;
+};
+
+awaitable<void> create_many(Target target, DensityOptions options, Crowd& crowd) {
+  Session session(target);
+  for (int i = 0; i < options.count && available_kib() > options.spare_mib * 1024; ++i) {
+    const auto start = Clock::now();
+    auto box = co_await session.create(options.template_name);
+    if (!box.ok()) {
+      complain(box.error());
+      ++crowd.failed;
+      continue;
+    }
+    crowd.created_ms.push_back(milliseconds_since(start));
+    crowd.boxes.push_back(std::move(*box));
+  }
+}
+
+awaitable<void> kill_all(Target target, std::vector<Box> boxes) {
+  Session session(target);
+  for (const Box& box : boxes) {
+    const auto killed = co_await session.kill(box);
+    if (!killed.ok()) complain(killed.error());
+  }
+}
+
+Samples samples_of(std::span<const double> values) {
+  Samples samples;
+  for (const double value : values) samples.add(value);
+  return samples;
+}
+
+}  // namespace
+
+void density_table(const Target& target, const DensityOptions& options) {
+  // The page cache is filled by a first life.
+  Crowd first;
+  DensityOptions one = options;
+  one.count = 1;
+  run_to_end(create_many(target, one, first));
+  run_to_end(kill_all(target, first.boxes));
+
+  Crowd crowd;
+  const std::uint64_t before = available_kib();
+  const auto start = Clock::now();
+  run_to_end(create_many(target, options, crowd));
+  const double seconds = milliseconds_since(start) / 1000;
+  // Guests go on working for a moment after they were handed out.
+  asio::io_context loop;
+  asio::steady_timer(loop, std::chrono::seconds(3)).wait();
+  const std::uint64_t after = available_kib();
+
+  print_header("density, " + options.template_name + ", idle clones kept");
+  const std::span all(crowd.created_ms);
+  const std::size_t count = std::min(edge, all.size());
+  print_row("create, all", samples_of(all));
+  print_row("create, the first " + std::to_string(count), samples_of(all.first(count)));
+  print_row("create, the last " + std::to_string(count), samples_of(all.last(count)));
+  std::printf("%zu kept, %d failed, %.1f creates/s; marginal memory of each %.2f MiB\n", crowd.boxes.size(),
+              crowd.failed, static_cast<double>(crowd.boxes.size()) / seconds,
+              static_cast<double>(before > after ? before - after : 0) / 1024 /
+                  static_cast<double>(std::max<std::size_t>(crowd.boxes.size(), 1)));
+  const auto killing = Clock::now();
+  const std::size_t killed = crowd.boxes.size();
+  run_to_end(kill_all(target, std::move(crowd.boxes)));
+  std::printf("destroyed %.1f/s, as one client sees it\n",
+              static_cast<double>(killed) / (milliseconds_since(killing) / 1000));
+}
+
+}  // namespace cube::bench

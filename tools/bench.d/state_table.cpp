@@ -1,0 +1,121 @@
+#include "table.hpp"
+#include "tables.hpp"
+
+namespace cube::bench {
+namespace {
+
+using asio::awaitable;
+
+/// One kind of operation, timed; what fails is said and counted.
+awaitable<Result<std::string>> timed(Session& session, Samples& samples, std::string method, std::string path,
+                                     std::string body) {
+  const auto start = Clock::now();
+  auto answer = co_await session.call(std::move(method), std::move(path), std::move(body));
+  if (answer.ok()) {
+    samples.add(milliseconds_since(start));
+  } else {
+    complain(answer.error());
+    samples.fail();
+  }
+  co_return answer;
+}
+
+std::string of(const Box& box, const char* what) { return "/sandboxes/" + box.id + what; }
+
+/// `mib` of the guest's memory now hold something they did not, and no zeros.
+awaitable<void> dirty(Session& session, const Box& box, int mib) {
+  const std::string size = std::to_string(mib) + "M";
+  const auto ran = co_await session.run(
+      box, "(date; yes $(date +%N)) | head -c " + size + " > /dev/shm/dirty; echo done", true);
+  if (!ran.ok()) complain(ran.error());
+}
+
+struct Row {
+  Samples checkpoint, pause, resume, rollback;
+};
+
+awaitable<void> measure(Target target, std::string name, int mib, int rounds, Row& row) {
+  Session session(target);
+  for (int round = 0; round < rounds; ++round) {
+    const auto box = co_await session.create(name);
+    if (!box.ok()) {
+      complain(box.error());
+      row.checkpoint.fail();
+      continue;
+    }
+    co_await dirty(session, *box, mib);
+    const auto taken = co_await timed(session, row.checkpoint, "POST", of(*box, "/snapshots"), "{}");
+    if (taken.ok()) {
+      const std::string id = text_member(*taken, "snapshotID");
+      co_await dirty(session, *box, mib);
+      const auto back = co_await timed(session, row.rollback, "POST", of(*box, "/rollback"),
+                                       "{\"snapshotID\":\"" + id + "\"}");
+      const auto deleted = co_await session.call("DELETE", "/templates/" + id, "");
+      if (!back.ok() || !deleted.ok()) complain(back.ok() ? deleted.error() : back.error());
+    }
+    co_await dirty(session, *box, mib);
+    const auto paused = co_await timed(session, row.pause, "POST", of(*box, "/pause"), "{}");
+    if (paused.ok()) {
+      const auto resumed =
+          co_await timed(session, row.resume, "POST", of(*box, "/connect"), "{\"timeout\":600}");
+      if (!resumed.ok()) complain(resumed.error());
+    }
+    const auto killed = co_await session.kill(*box);
+    if (!killed.ok()) complain(killed.error());
+  }
+}
+
+awaitable<void> fork(Target target, std::string name, int mib, int count, int rounds, Samples& samples) {
+  Session session(target);
+  const auto box = co_await session.create(name);
+  if (!box.ok()) {
+    complain(box.error());
+    samples.fail();
+    co_return;
+  }
+  for (int round = 0; round < rounds; ++round) {
+    co_await dirty(session, *box, mib);
+    const auto forked = co_await timed(session, samples, "POST", of(*box, "/fork"),
+                                       "{\"timeout\":600,\"count\":" + std::to_string(count) + "}");
+    if (!forked.ok()) continue;
+    for (const std::string& id : text_members(*forked, "sandboxID")) {
+      const Box fork{id, ""};
+      const auto killed = co_await session.kill(fork);
+      if (!killed.ok()) complain(killed.error());
+    }
+    if (text_members(*forked, "sandboxID").size() != static_cast<std::size_t>(count)) samples.fail();
+  }
+  const auto killed = co_await session.kill(*box);
+  if (!killed.ok()) complain(killed.error());
+}
+
+void print(const std::string& what, const Row& row) {
+  print_row("checkpoint, " + what, row.checkpoint);
+  print_row("pause, " + what, row.pause);
+  print_row("resume, " + what, row.resume);
+  print_row("rollback, " + what, row.rollback);
+}
+
+}  // namespace
+
+void state_table(const Target& target, const StateOptions& options) {
+  print_header("state, " + options.template_name);
+  for (const int mib : {1, 7, 100}) {
+    Row row;
+    run_to_end(measure(target, options.template_name, mib, options.rounds, row));
+    print(std::to_string(mib) + " MiB dirty", row);
+  }
+  if (!options.large_template.empty()) {
+    Row row;
+    run_to_end(measure(target, options.large_template, 7, options.rounds, row));
+    print("7 MiB dirty, " + options.large_template, row);
+  }
+  for (const int count : {1, 10, 100}) {
+    if (count > options.most_forks) break;
+    Samples samples;
+    run_to_end(fork(target, options.template_name, 7, count, count == 100 ? 1 : options.rounds, samples));
+    print_row("fork into " + std::to_string(count) + ", 7 MiB dirty", samples);
+  }
+}
+
+}  // namespace cube::bench
