@@ -5,7 +5,7 @@
 #pragma once
 
 #include "core/async.hpp"
-#include "core/async_mutex.hpp"
+#include "core/async_semaphore.hpp"
 #include "core/crc32c.hpp"
 #include "core/fd.hpp"
 #include "core/id.hpp"

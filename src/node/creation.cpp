@@ -127,6 +127,7 @@ awaitable<Result<void>> SandboxesImpl::come_up(SandboxPtr sandbox, CloneSource s
 /// A running machine that has taken its identity, or nothing. The sandbox's own machine is left alone.
 awaitable<Result<Running>> SandboxesImpl::start(SandboxPtr sandbox, snapshot::SnapshotPtr snapshot,
                                                 Reservation reservation, Identity identity) {
+  const auto permit = co_await coming_up_.acquire();
   const auto begun = SteadyClock::now();
   auto running = co_await run_on(executors_.workers, [&]() -> Result<Running> {
     CUBE_TRY(snapshot->verify());

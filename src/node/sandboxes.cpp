@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <asio/post.hpp>
 #include <filesystem>
+#include <thread>
 
 #include "node/lifecycle.hpp"
 #include "node/sandbox_record.hpp"
@@ -57,6 +58,7 @@ SandboxesImpl::SandboxesImpl(vmm::Executors executors, Store& store,
       checkpoints_(executors_.workers, store, settings_.checkpoint_directory, settings_.scratch_directory),
       shells_(settings_.kvm_fd, executors_.workers, settings_.shell_pool_limit),
       warm_(settings_.warm_pool_limit),
+      coming_up_(executors_.loop, 2 * std::max(1u, std::thread::hardware_concurrency())),
       housekeeping_(executors_.loop) {}
 
 Result<void> SandboxesImpl::load() {

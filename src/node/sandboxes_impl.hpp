@@ -100,6 +100,7 @@ class SandboxesImpl final : public Sandboxes, public std::enable_shared_from_thi
   CheckpointCatalogue checkpoints_;
   snapshot::ShellPool shells_;
   WarmPool warm_;
+  AsyncSemaphore coming_up_;  // machines whose guests become themselves; more at once would only be slower
   asio::steady_timer housekeeping_;
   std::unordered_map<std::string, SandboxPtr> sandboxes_;
   std::size_t creating_ = 0;  // requests in progress: the warm pool is refilled when there are none to delay
