@@ -142,7 +142,7 @@ Result<void> LayeredDisk::ensure_top() {
   if (top_) return {};
   auto file = SharedFile::create(scratch_directory_);
   if (!file) return std::move(file).error();
-  top_.emplace(std::move(file).value(), AllocationBitmap());
+  top_ = Top{std::move(file).value(), {}};
   return {};
 }
 
