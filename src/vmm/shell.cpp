@@ -65,8 +65,8 @@ Result<std::unique_ptr<Shell>> Shell::make(int kvm_fd, std::uint32_t vcpu_count,
   if (!memory) return std::move(memory).error();
   auto vm = create_vm(kvm_fd);
   if (!vm) return std::move(vm).error();
-  auto shell = std::make_unique<Shell>(
-      std::move(host), std::make_shared<const GuestMemory>(std::move(*memory)), std::move(*vm));
+  auto shell = std::make_unique<Shell>(std::move(host), std::make_shared<GuestMemory>(std::move(*memory)),
+                                       std::move(*vm));
   CUBE_TRY(shell->assemble(vcpu_count));
   return shell;
 }

@@ -24,14 +24,15 @@ class Shell final : public MachineShell {
   static Result<std::unique_ptr<Shell>> make(int kvm_fd, std::uint32_t vcpu_count, std::uint64_t memory_bytes,
                                              std::shared_ptr<const HostProfile> host);
 
-  Shell(std::shared_ptr<const HostProfile> host, std::shared_ptr<const GuestMemory> memory, Vm vm)
+  Shell(std::shared_ptr<const HostProfile> host, std::shared_ptr<GuestMemory> memory, Vm vm)
       : host_(std::move(host)), memory_(std::move(memory)), vm_(std::move(vm)) {}
 
   std::uint32_t vcpu_count() const override { return static_cast<std::uint32_t>(vcpus_.size()); }
   std::uint64_t memory_bytes() const override { return memory_->bytes(); }
 
   const HostProfile& host() const { return *host_; }
-  const std::shared_ptr<const GuestMemory>& memory() const { return memory_; }
+  std::shared_ptr<const GuestMemory> memory() const { return memory_; }
+  Result<void> map_image(const MemoryImage& image) { return memory_->map_image(image); }
   Vm& vm() { return vm_; }
   Vcpu& vcpu(std::size_t index) { return vcpus_[index]; }
 
@@ -40,7 +41,7 @@ class Shell final : public MachineShell {
 
   // Destroyed from the bottom: KVM before the memory it maps.
   std::shared_ptr<const HostProfile> host_;
-  std::shared_ptr<const GuestMemory> memory_;
+  std::shared_ptr<GuestMemory> memory_;
   Vm vm_;
   std::vector<Vcpu> vcpus_;
 };
