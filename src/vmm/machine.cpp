@@ -81,6 +81,8 @@ class MachineImpl final : public Machine, private ExitHandler {
     return {};
   }
 
+  void populate(std::span<const PageRun> working_set) { shell_->populate(working_set); }
+
   Result<void> resume() override {
     check_memory();
     if (stopped_) return make_error(ErrorCode::unavailable, "the machine has stopped");
@@ -256,6 +258,7 @@ Result<std::unique_ptr<Machine>> Machine::restore(std::unique_ptr<MachineShell> 
   CUBE_TRY(own->map_image(memory));
   auto machine = std::make_unique<MachineImpl>(std::move(own), std::move(executors), std::move(config));
   CUBE_TRY(machine->apply(*record));
+  machine->populate(memory.working_set);
   return std::unique_ptr<Machine>(std::move(machine));
 }
 

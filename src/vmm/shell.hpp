@@ -16,6 +16,7 @@ struct HostProfile {
   std::vector<std::uint32_t> msrs;      ///< those worth saving, in the order to restore them in
   std::uint64_t cpu_fingerprint = 0;
   std::size_t vcpu_run_bytes = 0;
+  bool pre_faults = false;  ///< KVM can fill nested page tables ahead of the guest
 };
 
 class Shell final : public MachineShell {
@@ -33,11 +34,16 @@ class Shell final : public MachineShell {
   const HostProfile& host() const { return *host_; }
   std::shared_ptr<const GuestMemory> memory() const { return memory_; }
   Result<void> map_image(const MemoryImage& image) { return memory_->map_image(image); }
+
+  /// Makes pages present for host and guest, as far as that can be done. After the vCPUs have their state:
+  /// how KVM maps memory depends on it.
+  void populate(std::span<const PageRun> working_set);
   Vm& vm() { return vm_; }
   Vcpu& vcpu(std::size_t index) { return vcpus_[index]; }
 
  private:
   Result<void> assemble(std::uint32_t vcpu_count);
+  void populate(const MemoryRegion& region, const PageRun& run);
 
   // Destroyed from the bottom: KVM before the memory it maps.
   std::shared_ptr<const HostProfile> host_;
