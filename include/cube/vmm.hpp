@@ -6,7 +6,8 @@
 // machine's own only once it has written it.
 //
 // The library takes open descriptors and gives none back but streams; it opens no path, knows no sandbox id,
-// has no globals. Whatever a guest does ends in its own Machine's `on_stop`, never in an exception or abort.
+// has no globals but its signal handlers. Whatever a guest does, or damage to its memory image, ends in its
+// own Machine's `on_stop`, never in an exception or abort.
 //
 // Threads: every function is called from the event loop unless it says "blocks", then from a worker.
 // Each vCPU has a thread that does KVM_RUN and hands device work on.
@@ -46,7 +47,7 @@ struct StopReason {
   enum class Kind {
     reset,        ///< the guest asked for a reset (keyboard controller, triple fault): for a sandbox, its end
     guest_error,  ///< the guest broke a device's rules or KVM cannot run it
-    host_error,   ///< an ioctl failed
+    host_error,   ///< an ioctl failed, or its memory image is damaged
     requested,    ///< stop() was called
   };
   Kind kind = Kind::requested;
@@ -150,7 +151,8 @@ class Machine {
   virtual Result<MachineState> save() = 0;
 
   /// Paused machines only: guest memory in the order of a memory image, low RAM first. Valid while the
-  /// machine is.
+  /// machine is. Pages of a damaged image read as zeros: what was read counts only if the machine has not
+  /// stopped() afterwards.
   virtual std::vector<std::span<const std::byte>> memory() const = 0;
 
   /// Connects to a listening vsock port of the guest. `unavailable` if it refuses or the machine stops,
@@ -158,7 +160,7 @@ class Machine {
   virtual asio::awaitable<Result<std::unique_ptr<Stream>>> connect(std::uint32_t port,
                                                                    std::chrono::milliseconds timeout) = 0;
 
-  /// True once on_stop was or is about to be called.
+  /// True once on_stop was or is about to be called, or the memory was found damaged.
   virtual bool stopped() const = 0;
 
   /// Ends the machine's guest without waiting; streams into it end, on_stop follows. The object must still be

@@ -28,6 +28,15 @@ Result<void> Vcpu::call(unsigned long request, void* argument, const char* name)
   return control(fd_.get(), request, argument, name);
 }
 
+Result<void> Vcpu::pre_fault(std::uint64_t guest_address, std::uint64_t bytes) const {
+  kvm_pre_fault_memory range{};
+  range.gpa = guest_address;
+  range.size = bytes;
+  // A call that did a part succeeds, and leaves the rest in `range`.
+  while (range.size > 0) CUBE_TRY(call(KVM_PRE_FAULT_MEMORY, &range, "KVM_PRE_FAULT_MEMORY"));
+  return {};
+}
+
 Result<int> Vcpu::transfer_msrs(unsigned long request, kvm_msrs* msrs, const char* name) const {
   const int count = ::ioctl(fd_.get(), request, msrs);
   if (count < 0) return os_error(errno, std::string(name) + " failed");
@@ -86,8 +95,6 @@ Result<void> Vm::set_clock(const kvm_clock_data& clock) {
   return control(fd_.get(), KVM_SET_CLOCK, &copy, "KVM_SET_CLOCK");
 }
 
-int Vm::check_extension(int capability) const { return ::ioctl(fd_.get(), KVM_CHECK_EXTENSION, capability); }
-
 Result<Vm> create_vm(int kvm_fd) {
   for (int attempt = 0;; ++attempt) {
     Fd vm(::ioctl(kvm_fd, KVM_CREATE_VM, 0));
@@ -115,6 +122,10 @@ Result<std::vector<std::uint32_t>> msr_index_list(int kvm_fd) {
   return std::vector(list.entries(), list.entries() + list->nmsrs);
 }
 
+bool has_extension(int kvm_fd, int capability) {
+  return ::ioctl(kvm_fd, KVM_CHECK_EXTENSION, capability) > 0;
+}
+
 Result<std::size_t> vcpu_run_bytes(int kvm_fd) {
   const int bytes = ::ioctl(kvm_fd, KVM_GET_VCPU_MMAP_SIZE, 0);
   if (bytes < static_cast<int>(sizeof(kvm_run))) return os_error(errno, "KVM_GET_VCPU_MMAP_SIZE failed");
@@ -134,7 +145,7 @@ Result<void> check_kvm(int kvm_fd) {
       {KVM_CAP_XSAVE, "xsave"},
   };
   for (const auto& [capability, name] : needed)
-    if (::ioctl(kvm_fd, KVM_CHECK_EXTENSION, capability) <= 0)
+    if (!has_extension(kvm_fd, capability))
       return make_error(ErrorCode::unavailable, std::string("this KVM lacks ") + name, "/dev/kvm");
   return {};
 }

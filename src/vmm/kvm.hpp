@@ -58,6 +58,9 @@ class Vcpu {
   }
   Result<void> call(unsigned long request, void* argument, const char* name) const;
 
+  /// Fills the nested page tables (KVM_PRE_FAULT_MEMORY); stops at what cannot be mapped.
+  Result<void> pre_fault(std::uint64_t guest_address, std::uint64_t bytes) const;
+
   /// The number of entries KVM took, which is the index of the first it refused.
   Result<int> transfer_msrs(unsigned long request, kvm_msrs* msrs, const char* name) const;
 
@@ -82,7 +85,6 @@ class Vm {
 
   Result<kvm_clock_data> clock() const;
   Result<void> set_clock(const kvm_clock_data& clock);
-  int check_extension(int capability) const;
 
  private:
   Fd fd_;
@@ -92,6 +94,9 @@ class Vm {
 Result<Vm> create_vm(int kvm_fd);
 Result<std::vector<kvm_cpuid_entry2>> supported_cpuid(int kvm_fd);
 Result<std::vector<std::uint32_t>> msr_index_list(int kvm_fd);
+
+/// Whether this host's KVM has an extension.
+bool has_extension(int kvm_fd, int capability);
 
 /// The size of the run structure that a vCPU shares with its thread.
 Result<std::size_t> vcpu_run_bytes(int kvm_fd);

@@ -13,6 +13,18 @@
 #include <linux/kvm.h>
 #pragma GCC diagnostic pop
 
+// Linux 6.11; the headers may be older.
+#ifndef KVM_PRE_FAULT_MEMORY
+#define KVM_CAP_PRE_FAULT_MEMORY 236
+struct kvm_pre_fault_memory {
+  __u64 gpa;
+  __u64 size;
+  __u64 flags;
+  __u64 padding[5];
+};
+#define KVM_PRE_FAULT_MEMORY _IOWR(KVMIO, 0xd5, struct kvm_pre_fault_memory)
+#endif
+
 static_assert(sizeof(kvm_cpuid2) == 8);
 static_assert(sizeof(kvm_msrs) == 8);
 static_assert(sizeof(kvm_msr_list) == 4);
@@ -25,3 +37,4 @@ static_assert(sizeof(kvm_sregs) == 312);
 static_assert(sizeof(kvm_vcpu_events) == 64);
 static_assert(sizeof(kvm_lapic_state) == 1024);
 static_assert(sizeof(kvm_clock_data) == 48);
+static_assert(sizeof(kvm_pre_fault_memory) == 64);

@@ -10,7 +10,6 @@
 #include "vmm/arch/x86_64/serial.hpp"
 #include "vmm/kvm.hpp"
 #include "vmm/machine_state.hpp"
-#include "vmm/memory_image.hpp"
 #include "vmm/shell.hpp"
 #include "vmm/vcpu_thread.hpp"
 #include "vmm/virtio/device.hpp"
@@ -22,6 +21,8 @@ using namespace x86_64;
 
 constexpr std::uint64_t guest_cid = 3;  // every guest's: vsock never leaves this process
 constexpr std::array<std::uint8_t, 6> guest_mac = {0x02, 0x00, 0x00, 0x00, 0x00, 0x01};  // every guest's
+
+constexpr const char* memory_is_damaged = "its memory image is damaged";
 
 // The order of the devices' windows and pins, part of the state's format.
 enum Slot : std::size_t { slot_block, slot_net, slot_vsock, slot_entropy, slot_balloon, slot_count };
@@ -46,9 +47,9 @@ class MachineImpl final : public Machine, private ExitHandler {
 
   ~MachineImpl() override {
     stop();
-    vcpus_.clear();
-    for (const auto& device : devices_)
-      if (device) device->shut_down();
+    // Until here a device or a vCPU may find a reason to end every vCPU: none goes before the last is still.
+    for (const auto& device : devices_) device->shut_down();
+    for (const auto& vcpu : vcpus_) vcpu->join();
   }
 
   Result<void> prepare_boot(const BootSource& source) {
@@ -80,7 +81,10 @@ class MachineImpl final : public Machine, private ExitHandler {
     return {};
   }
 
+  void populate(std::span<const PageRun> working_set) { shell_->populate(working_set); }
+
   Result<void> resume() override {
+    check_memory();
     if (stopped_) return make_error(ErrorCode::unavailable, "the machine has stopped");
     for (const auto& device : devices_) device->resume();
     for (const auto& vcpu : vcpus_) vcpu->resume();
@@ -91,6 +95,7 @@ class MachineImpl final : public Machine, private ExitHandler {
     for (const auto& vcpu : vcpus_) vcpu->request_pause();
     for (const auto& vcpu : vcpus_) vcpu->wait_parked();
     for (const auto& device : devices_) device->quiesce();
+    check_memory();
     if (stopped_) return make_error(ErrorCode::unavailable, "the machine has stopped");
     return {};
   }
@@ -124,7 +129,7 @@ class MachineImpl final : public Machine, private ExitHandler {
     return vsock_->connect(port, timeout);
   }
 
-  bool stopped() const override { return stopped_; }
+  bool stopped() const override { return stopped_ || shell_->memory()->damaged(); }
 
   void stop() override { fail(StopReason::Kind::requested, "stopped"); }
 
@@ -153,6 +158,14 @@ class MachineImpl final : public Machine, private ExitHandler {
   /// Ends the guest; the first reason counts. Safe from any thread, never waits.
   void fail(StopReason::Kind kind, std::string detail) {
     if (stopped_.exchange(true)) return;
+    if (kind == StopReason::Kind::reset || kind == StopReason::Kind::guest_error) {
+      // A guest whose memory is damaged is not at fault, whatever it did.
+      shell_->memory()->look_for_damage();
+      if (shell_->memory()->damaged()) {
+        kind = StopReason::Kind::host_error;
+        detail = memory_is_damaged;
+      }
+    }
     for (const auto& vcpu : vcpus_) vcpu->request_stop();
     // Streams into the guest end now, not when the last owner of the machine goes.
     asio::post(executors_.loop,
@@ -160,6 +173,11 @@ class MachineImpl final : public Machine, private ExitHandler {
                  if (vsock) vsock->shut_down();
                  if (on_stop) on_stop(reason);
                });
+  }
+
+  /// After somebody else may have touched the memory.
+  void check_memory() {
+    if (shell_->memory()->damaged()) fail(StopReason::Kind::host_error, memory_is_damaged);
   }
 
   /// The device whose window holds an access, and the offset inside.
@@ -201,6 +219,9 @@ class MachineImpl final : public Machine, private ExitHandler {
   void on_reset(std::string detail) override { fail(StopReason::Kind::reset, std::move(detail)); }
   void on_guest_error(std::string detail) override { fail(StopReason::Kind::guest_error, std::move(detail)); }
   void on_host_error(std::string detail) override { fail(StopReason::Kind::host_error, std::move(detail)); }
+  void on_memory_error(std::string detail) override {
+    fail(StopReason::Kind::host_error, memory_is_damaged + (": " + detail));
+  }
 
   // Destroyed from the bottom: threads and devices before the tables they call and the shell they run in.
   Executors executors_;
@@ -234,9 +255,10 @@ Result<std::unique_ptr<Machine>> Machine::restore(std::unique_ptr<MachineShell> 
   if (!record) return record.error();
   // MachineShell::make makes no other kind.
   std::unique_ptr<Shell> own(static_cast<Shell*>(shell.release()));
-  CUBE_TRY(map_image(own->memory()->whole(), memory));
+  CUBE_TRY(own->map_image(memory));
   auto machine = std::make_unique<MachineImpl>(std::move(own), std::move(executors), std::move(config));
   CUBE_TRY(machine->apply(*record));
+  machine->populate(memory.working_set);
   return std::unique_ptr<Machine>(std::move(machine));
 }
 

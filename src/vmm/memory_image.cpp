@@ -10,8 +10,6 @@
 #include <map>
 #include <vector>
 
-#include "vmm/guest_memory.hpp"
-
 namespace cube::vmm {
 namespace {
 
@@ -57,13 +55,6 @@ Result<void> check(const MemoryImage& image, std::uint64_t memory_bytes) {
   return {};
 }
 
-Result<void> map(std::span<std::byte> memory, int fd, std::uint64_t offset) {
-  if (::mmap(memory.data(), memory.size(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE,
-             fd, static_cast<off_t>(offset)) == MAP_FAILED)
-    return os_error(errno, "cannot map guest memory", "memory image");
-  return {};
-}
-
 /// Fills `pieces` with what follows each other in the file. The pieces are used up.
 Result<void> read_pieces(int fd, std::uint64_t offset, std::span<iovec> pieces) {
   while (!pieces.empty()) {
@@ -83,40 +74,45 @@ Result<void> read_pieces(int fd, std::uint64_t offset, std::span<iovec> pieces) 
   return {};
 }
 
-/// A layer's file holds its pages one after another, so most neighbours are read in one call.
-Result<void> copy_runs(std::span<std::byte> memory, std::span<const Run*> runs) {
-  std::ranges::sort(runs, {}, [](const Run* run) { return std::pair(run->fd, run->file_offset); });
-  std::vector<iovec> pieces;
-  for (std::size_t first = 0, last = 0; first < runs.size(); first = last) {
-    pieces.clear();
-    std::uint64_t end = runs[first]->file_offset;
-    for (; last < runs.size() && runs[last]->fd == runs[first]->fd && runs[last]->file_offset == end;
-         ++last) {
-      pieces.push_back({memory.data() + runs[last]->memory_offset, runs[last]->bytes});
-      end += runs[last]->bytes;
-    }
-    CUBE_TRY(read_pieces(runs[first]->fd, runs[first]->file_offset, pieces));
-  }
+}  // namespace
+
+Result<ImagePlan> plan_image(const MemoryImage& image, std::uint64_t memory_bytes) {
+  CUBE_TRY(check(image, memory_bytes));
+  std::vector<Run> runs(image.runs.begin(), image.runs.end());
+  const auto small = std::partition(runs.begin(), runs.end(),
+                                    [](const Run& run) { return run.bytes >= least_mapped_bytes; });
+  const auto copied = runs.begin() + std::min<std::ptrdiff_t>(small - runs.begin(), most_mapped_runs);
+  std::nth_element(runs.begin(), copied, small, [](const Run& a, const Run& b) { return a.bytes > b.bytes; });
+  ImagePlan plan;
+  plan.mapped.push_back({0, memory_bytes, image.base_fd, 0});
+  plan.mapped.insert(plan.mapped.end(), runs.begin(), copied);
+  plan.copied.assign(copied, runs.end());
+  std::ranges::sort(plan.copied, {}, [](const Run& run) { return std::pair(run.fd, run.file_offset); });
+  return plan;
+}
+
+Result<void> map_file(std::span<std::byte> part, int fd, std::uint64_t offset) {
+  if (::mmap(part.data(), part.size(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, fd,
+             static_cast<off_t>(offset)) == MAP_FAILED)
+    return os_error(errno, "cannot map guest memory", "memory image");
   return {};
 }
 
-}  // namespace
-
-Result<void> map_image(std::span<std::byte> memory, const MemoryImage& image) {
-  CUBE_TRY(check(image, memory.size()));
-  std::vector<const Run*> runs;
-  for (const Run& run : image.runs) runs.push_back(&run);
-  const auto small = std::partition(runs.begin(), runs.end(),
-                                    [](const Run* run) { return run->bytes >= least_mapped_bytes; });
-  const auto mapped_end = runs.begin() + std::min<std::ptrdiff_t>(small - runs.begin(), most_mapped_runs);
-  std::nth_element(runs.begin(), mapped_end, small,
-                   [](const Run* a, const Run* b) { return a->bytes > b->bytes; });
-
-  CUBE_TRY(map(memory, image.base_fd, 0));
-  for (auto run = runs.begin(); run != mapped_end; ++run)
-    CUBE_TRY(map(memory.subspan((*run)->memory_offset, (*run)->bytes), (*run)->fd, (*run)->file_offset));
-  keep_private(memory);
-  return copy_runs(memory, {mapped_end, runs.end()});
+// A layer's file holds its pages one after another, so that most runs are neighbours.
+Result<void> copy_runs(std::span<std::byte> memory, std::span<const Run> runs) {
+  std::vector<iovec> pieces;
+  for (std::size_t first = 0, last = 0; first < runs.size(); first = last) {
+    const int fd = runs[first].fd;
+    const std::uint64_t offset = runs[first].file_offset;
+    std::uint64_t end = offset;
+    for (; last < runs.size() && runs[last].fd == fd && runs[last].file_offset == end; ++last) {
+      pieces.push_back({memory.data() + runs[last].memory_offset, runs[last].bytes});
+      end += runs[last].bytes;
+    }
+    CUBE_TRY(read_pieces(fd, offset, pieces));
+    pieces.clear();
+  }
+  return {};
 }
 
 }  // namespace cube::vmm

@@ -1,5 +1,9 @@
 #include "vmm/shell.hpp"
 
+#include <sys/mman.h>
+
+#include <algorithm>
+
 #include "vmm/arch/x86_64/cpuid.hpp"
 #include "vmm/arch/x86_64/layout.hpp"
 #include "vmm/arch/x86_64/vcpu_state.hpp"
@@ -33,6 +37,7 @@ Result<std::shared_ptr<const HostProfile>> examine_host(int kvm_fd) {
   host->msrs = x86_64::msrs_to_save(*msrs);
   host->cpu_fingerprint = x86_64::cpu_fingerprint(host->cpuid);
   host->vcpu_run_bytes = *run_bytes;
+  host->pre_faults = has_extension(kvm_fd, KVM_CAP_PRE_FAULT_MEMORY);
   return std::shared_ptr<const HostProfile>(std::move(host));
 }
 
@@ -53,6 +58,24 @@ Result<void> Shell::assemble(std::uint32_t vcpu_count) {
   return {};
 }
 
+void Shell::populate(std::span<const PageRun> working_set) {
+  for (const PageRun& run : working_set)
+    for (const MemoryRegion& region : memory_->regions()) populate(region, run);
+}
+
+/// The part of a run that lies in a region.
+void Shell::populate(const MemoryRegion& region, const PageRun& run) {
+  const std::uint64_t begin = std::max(run.offset, region.image_offset);
+  const std::uint64_t end = std::min(run.offset + run.bytes, region.image_offset + region.host.size());
+  if (begin >= end) return;
+  const auto part = region.host.subspan(begin - region.image_offset, end - begin);
+  // Since Linux 5.14. Reading maps what the page cache holds, writing makes the copies.
+  ::madvise(part.data(), part.size(), run.written ? MADV_POPULATE_WRITE : MADV_POPULATE_READ);
+  if (!host_->pre_faults) return;
+  [[maybe_unused]] const auto a_hint =
+      vcpus_.front().pre_fault(region.guest_address + begin - region.image_offset, part.size());
+}
+
 Result<std::unique_ptr<Shell>> Shell::make(int kvm_fd, std::uint32_t vcpu_count, std::uint64_t memory_bytes,
                                            std::shared_ptr<const HostProfile> host) {
   CUBE_TRY(check(vcpu_count, memory_bytes));
@@ -65,8 +88,8 @@ Result<std::unique_ptr<Shell>> Shell::make(int kvm_fd, std::uint32_t vcpu_count,
   if (!memory) return std::move(memory).error();
   auto vm = create_vm(kvm_fd);
   if (!vm) return std::move(vm).error();
-  auto shell = std::make_unique<Shell>(
-      std::move(host), std::make_shared<const GuestMemory>(std::move(*memory)), std::move(*vm));
+  auto shell = std::make_unique<Shell>(std::move(host), std::make_shared<GuestMemory>(std::move(*memory)),
+                                       std::move(*vm));
   CUBE_TRY(shell->assemble(vcpu_count));
   return shell;
 }

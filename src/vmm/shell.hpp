@@ -16,6 +16,7 @@ struct HostProfile {
   std::vector<std::uint32_t> msrs;      ///< those worth saving, in the order to restore them in
   std::uint64_t cpu_fingerprint = 0;
   std::size_t vcpu_run_bytes = 0;
+  bool pre_faults = false;  ///< KVM can fill nested page tables ahead of the guest
 };
 
 class Shell final : public MachineShell {
@@ -24,23 +25,29 @@ class Shell final : public MachineShell {
   static Result<std::unique_ptr<Shell>> make(int kvm_fd, std::uint32_t vcpu_count, std::uint64_t memory_bytes,
                                              std::shared_ptr<const HostProfile> host);
 
-  Shell(std::shared_ptr<const HostProfile> host, std::shared_ptr<const GuestMemory> memory, Vm vm)
+  Shell(std::shared_ptr<const HostProfile> host, std::shared_ptr<GuestMemory> memory, Vm vm)
       : host_(std::move(host)), memory_(std::move(memory)), vm_(std::move(vm)) {}
 
   std::uint32_t vcpu_count() const override { return static_cast<std::uint32_t>(vcpus_.size()); }
   std::uint64_t memory_bytes() const override { return memory_->bytes(); }
 
   const HostProfile& host() const { return *host_; }
-  const std::shared_ptr<const GuestMemory>& memory() const { return memory_; }
+  std::shared_ptr<const GuestMemory> memory() const { return memory_; }
+  Result<void> map_image(const MemoryImage& image) { return memory_->map_image(image); }
+
+  /// Makes pages present for host and guest, as far as that can be done. After the vCPUs have their state:
+  /// how KVM maps memory depends on it.
+  void populate(std::span<const PageRun> working_set);
   Vm& vm() { return vm_; }
   Vcpu& vcpu(std::size_t index) { return vcpus_[index]; }
 
  private:
   Result<void> assemble(std::uint32_t vcpu_count);
+  void populate(const MemoryRegion& region, const PageRun& run);
 
   // Destroyed from the bottom: KVM before the memory it maps.
   std::shared_ptr<const HostProfile> host_;
-  std::shared_ptr<const GuestMemory> memory_;
+  std::shared_ptr<GuestMemory> memory_;
   Vm vm_;
   std::vector<Vcpu> vcpus_;
 };

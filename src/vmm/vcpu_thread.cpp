@@ -47,7 +47,8 @@ VcpuThread::VcpuThread(Vcpu& vcpu, ExitHandler& handler, std::uint32_t index)
   ::pthread_setname_np(thread_.native_handle(), name);
 }
 
-VcpuThread::~VcpuThread() {
+void VcpuThread::join() {
+  if (!thread_.joinable()) return;
   request_stop();
   thread_.join();
 }
@@ -112,10 +113,8 @@ void VcpuThread::run_until_interrupted() {
       continue;
     }
     if (error == EAGAIN) continue;  // an application processor that was just started
-    if (error != 0) {
-      handler_.on_host_error(os_error(error, "KVM_RUN failed").describe());
-      return;
-    }
+    if (error == EFAULT) return handler_.on_memory_error(os_error(error, "KVM_RUN failed").describe());
+    if (error != 0) return handler_.on_host_error(os_error(error, "KVM_RUN failed").describe());
     if (!handle_exit()) return;
   }
 }

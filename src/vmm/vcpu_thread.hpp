@@ -26,13 +26,14 @@ class ExitHandler {
   virtual void on_reset(std::string detail) = 0;
   virtual void on_guest_error(std::string detail) = 0;
   virtual void on_host_error(std::string detail) = 0;
+  virtual void on_memory_error(std::string detail) = 0;  ///< guest memory cannot be reached
 };
 
 class VcpuThread {
  public:
   /// Both outlive the thread.
   VcpuThread(Vcpu& vcpu, ExitHandler& handler, std::uint32_t index);
-  ~VcpuThread();  ///< stops and joins
+  ~VcpuThread() { join(); }
   VcpuThread(const VcpuThread&) = delete;
   VcpuThread& operator=(const VcpuThread&) = delete;
 
@@ -42,6 +43,9 @@ class VcpuThread {
 
   /// Leaves KVM_RUN for good, without waiting. Safe from any thread, the vCPU's own included.
   void request_stop();
+
+  /// Stops and waits until the thread is gone. Idempotent.
+  void join();
 
  private:
   enum class Command { park, run, quit };

@@ -73,6 +73,20 @@ ErrorCode refusal(Host& host, const Parent& parent, std::vector<MemoryImage::Run
   return machine.error().code;
 }
 
+/// What /proc/self/pagemap says of a page (Documentation/admin-guide/mm/pagemap.rst).
+enum class Page { absent, of_file, own };
+Page page_at(const Machine& machine, std::uint64_t offset) {
+  const auto pagemap = open_file("/proc/self/pagemap", O_RDONLY);
+  REQUIRE(pagemap.ok());
+  const auto address = reinterpret_cast<std::uintptr_t>(machine.memory().front().data()) + offset;
+  std::uint64_t entry = 0;
+  REQUIRE(read_exactly(pagemap->get(), std::as_writable_bytes(std::span(&entry, 1)),
+                       address / page_size * sizeof entry)
+              .ok());
+  if ((entry >> 63 & 1) == 0) return Page::absent;
+  return (entry >> 61 & 1) != 0 ? Page::of_file : Page::own;
+}
+
 std::size_t threads() {
   std::size_t count = 0;
   DIR* directory = ::opendir("/proc/self/task");
@@ -155,6 +169,44 @@ TEST_CASE("a guest finds its own pages in a layer above a base of older ones") {
   REQUIRE(clones[1]->resume().ok());
   wait_until_above(*clones[1], observers[1], parent.watched, at_snapshot + 1);
   for (Observer& observer : observers) CHECK(observer.console().empty());
+}
+
+TEST_CASE("the working set is present before the guest runs, and a wrong one does no harm") {
+  Host host;
+  const Parent parent(host, "memory", "rounds at ");
+  Layer layer(1);
+  const MemoryImage::Run run = layer.add(20 * mib, 32 * page_size);
+  const std::vector<PageRun> working_set = {
+      {0, 4 * mib, true},
+      {8 * mib, 2 * page_size, false},
+      {20 * mib - page_size, 2 * page_size, true},  // across the end of a mapping
+      {guest_memory_bytes - page_size, 2 * page_size, true},
+      {guest_memory_bytes + mib, page_size, true},
+      {UINT64_MAX - page_size + 1, page_size, true},
+      {1, 2, true},
+  };
+  MachineConfig config;
+  config.memory_bytes = guest_memory_bytes;
+  Observer observer;
+  observer.attach(config);
+  const MemoryImage memory{parent.image.get(), {&run, 1}, working_set};
+  const auto machine =
+      Machine::restore(make_shell(host), host.executors(), std::move(config), parent.state, memory);
+  if (!machine) FAIL(machine.error().describe());
+
+  CHECK(page_at(**machine, 0) == Page::own);
+  CHECK(page_at(**machine, 4 * mib - page_size) == Page::own);
+  CHECK(page_at(**machine, 6 * mib) == Page::absent);
+  CHECK(page_at(**machine, 8 * mib) == Page::of_file);
+  CHECK(page_at(**machine, 8 * mib + page_size) == Page::of_file);
+  CHECK(page_at(**machine, 20 * mib - page_size) == Page::own);
+  CHECK(page_at(**machine, 20 * mib) == Page::own);
+  CHECK(page_at(**machine, 20 * mib + page_size) == Page::absent);
+  CHECK(page_at(**machine, guest_memory_bytes - page_size) == Page::own);
+  CHECK(word_at(**machine, 20 * mib) == Layer::word_of(1, 20 * mib));
+  REQUIRE((*machine)->resume().ok());
+  wait_until_above(**machine, observer, parent.watched, word_at(*parent.machine, parent.watched) + 1);
+  CHECK(observer.console().empty());
 }
 
 TEST_CASE("a shell of another shape is refused") {

@@ -22,8 +22,8 @@ namespace cube::vmm::virtio {
 struct Attachment {
   std::shared_ptr<const GuestMemory> memory;
   std::function<void()> raise_interrupt;
-  std::function<void(Error)>
-      on_guest_error;  ///< a broken ring or request: the machine ends; called at most once
+  /// A broken ring or request, or damaged memory: the machine ends. Called at most once.
+  std::function<void(Error)> on_error;
 };
 
 /// A device behind its virtio-mmio (version 2) transport. Virtio 1.2, section 4.2.

@@ -267,6 +267,7 @@ void Transport::post_drain() {
 void Transport::run_drain() {
   const std::lock_guard lock(mutex_);
   if (running_) drain_queues();
+  check_memory();
   // In this order: a kick that saw a drain posted set its bit before. While the device does not run the bits
   // stay for `resume` or DRIVER_OK.
   drain_posted_ = false;
@@ -323,7 +324,11 @@ void Transport::fail(Error error) {
   if (failed_ || shut_down_) return;
   failed_ = true;
   need_reset();
-  if (attachment_.on_guest_error) attachment_.on_guest_error(std::move(error));
+  if (attachment_.on_error) attachment_.on_error(std::move(error));
+}
+
+void Transport::check_memory() {
+  if (memory().damaged()) fail(make_error(ErrorCode::corrupt, "guest memory is damaged"));
 }
 
 // --- Pause and the end ---

@@ -101,6 +101,9 @@ class Transport : public virtual MmioDevice, public std::enable_shared_from_this
   /// The guest broke a rule: the machine ends. The device does nothing any more.
   void fail(Error error);
 
+  /// Fails if the memory turns out to be damaged; after guest memory was touched, `drain` aside.
+  void check_memory();
+
   bool running() const { return running_; }  ///< DRIVER_OK, not quiesced, not failed
 
   std::mutex& mutex() { return mutex_; }

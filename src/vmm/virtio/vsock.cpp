@@ -258,6 +258,7 @@ class VsockDeviceImpl final : public Transport, public VsockDevice, public Conne
     } else if (*unfinished) {
       schedule(rx_queue);
     }
+    check_memory();
   }
 
   // --- Events ---
