@@ -14,6 +14,7 @@
 #include "environment.hpp"
 #include "init.hpp"
 #include "reply.hpp"
+#include "settle.hpp"
 
 namespace cube::agent {
 namespace {
@@ -77,6 +78,9 @@ asio::awaitable<void> Control::serve(http::Exchange& exchange) {
       co_await reply_empty(exchange, 204);
     else
       co_await reply_failure(exchange, done.error());
+  } else if (route == "POST /settle") {
+    co_await settle(loop_);
+    co_await reply_empty(exchange, 204);
   } else if (route == "POST /shutdown") {
     co_await reply_empty(exchange, 202);
     shut_down_();
@@ -92,7 +96,7 @@ asio::awaitable<Result<void>> Control::initialise(http::Exchange& exchange) {
   if (!request) co_return std::move(request).error();
   if (role_ == Role::machine)
     if (auto renewed = renew_machine(*request); !renewed) co_return std::move(renewed).error();
-  settings_ = settings_from(std::move(*request));
+  settings_ = settings_after(std::move(*request), std::move(settings_));
   co_return Result<void>{};
 }
 

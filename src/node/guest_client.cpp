@@ -69,10 +69,12 @@ std::string to_json(const guest::InitRequest& request) {
   json.key("accessToken").value(request.access_token);
   json.key("defaultUser").value(request.default_user).key("defaultWorkdir").value(request.default_workdir);
   json.key("newIdentity").value(request.new_identity);
-  json.key("envVars").begin_object();
-  for (const auto& [name, value] : request.env_vars) json.key(name).value(value);
-  json.end_object().end_object();
-  return json.take();
+  if (request.env_vars) {
+    json.key("envVars").begin_object();
+    for (const auto& [name, value] : *request.env_vars) json.key(name).value(value);
+    json.end_object();
+  }
+  return json.end_object().take();
 }
 
 }  // namespace
@@ -137,6 +139,12 @@ asio::awaitable<Result<GuestClient::Outcome>> GuestClient::run(std::string comma
 
 asio::awaitable<Result<void>> GuestClient::sync(milliseconds timeout) {
   const auto answer = co_await call("POST", "/sync", "{}", timeout);
+  if (!answer.ok()) co_return answer.error();
+  co_return Result<void>{};
+}
+
+asio::awaitable<Result<void>> GuestClient::settle(milliseconds timeout) {
+  const auto answer = co_await call("POST", "/settle", "{}", timeout);
   if (!answer.ok()) co_return answer.error();
   co_return Result<void>{};
 }

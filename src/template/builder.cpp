@@ -103,6 +103,9 @@ class Build {
     if (!named.ok()) co_return named.error();
     const auto ready = co_await wait_until_ready(guest);
     if (!ready.ok()) co_return ready.error();
+    progress_("waiting until it has come to rest");
+    const auto settled = co_await guest.settle(settings_.boot_timeout);
+    if (!settled.ok()) co_return settled.error();
     const auto synced = co_await guest.sync(settings_.boot_timeout);
     if (!synced.ok()) co_return synced.error();
 
