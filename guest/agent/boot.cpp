@@ -48,10 +48,8 @@ void mount_all() {
     if (::mount(one.source, one.target, one.type, one.flags, one.options) != 0 && errno != EBUSY)
       report(os_error(errno, "cannot mount", one.target));
   }
-  // Access times would make every read a write, and every write a block this clone does not share. Other
-  // times go to the disk with the next change of their inode, not as a transaction of the journal for each
-  // write.
-  if (::mount(nullptr, "/", nullptr, MS_REMOUNT | MS_NOATIME | MS_LAZYTIME, nullptr) != 0)
+  // Access times would make every read a write, and every write a block this clone does not share.
+  if (::mount(nullptr, "/", nullptr, MS_REMOUNT | MS_NOATIME, nullptr) != 0)
     report(os_error(errno, "cannot remount", "/"));
   // As systemd does: container engines expect mounts to propagate.
   if (::mount(nullptr, "/", nullptr, MS_REC | MS_SHARED, nullptr) != 0)
