@@ -14,6 +14,7 @@
 #include "environment.hpp"
 #include "init.hpp"
 #include "reply.hpp"
+#include "settle.hpp"
 
 namespace cube::agent {
 namespace {
@@ -77,6 +78,9 @@ asio::awaitable<void> Control::serve(http::Exchange& exchange) {
       co_await reply_empty(exchange, 204);
     else
       co_await reply_failure(exchange, done.error());
+  } else if (route == "POST /settle") {
+    co_await settle(loop_);
+    co_await reply_empty(exchange, 204);
   } else if (route == "POST /shutdown") {
     co_await reply_empty(exchange, 202);
     shut_down_();

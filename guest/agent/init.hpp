@@ -20,6 +20,7 @@ Result<void> write_names(const std::string& root, const guest::InitRequest& requ
 /// `hosts` with 127.0.1.1 naming this machine, and localhost if it was missing; other lines are the user's.
 std::string hosts_with_name(std::string_view hosts, std::string_view name);
 
+/// `earlier` keeps what the request leaves as it is.
 Settings settings_after(guest::InitRequest request, Settings earlier);
 
 }  // namespace cube::agent

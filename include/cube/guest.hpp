@@ -10,6 +10,10 @@
 //     POST /run       {"command":"…","user":"root","timeoutMs":n} runs /bin/bash -l -c; 200 {"exitCode":n,
 //                     "output":"…"} with at most the last 64 KiB of stdout and stderr. For template builds.
 //     POST /sync      Flushes file systems (and trims them); 204.
+//     POST /settle    Returns when the kernel has reported its free memory to the host, which it begins at
+//     boot and does
+//                     over several seconds; at most half a minute. For template builds: otherwise every clone
+//                     would go on with it. 204.
 //     POST /shutdown  Ends every process, syncs, unmounts and resets the machine. 202 at once.
 //   tunnel_port    A connection begins with the TCP port as two bytes, little-endian; the agent connects to
 //   it on
@@ -44,11 +48,12 @@ struct InitRequest {
   std::string sandbox_id;   ///< "sandboxId"; also the host name; E2B_SANDBOX_ID and /run/e2b/.E2B_SANDBOX_ID
   std::string template_id;  ///< "templateId"
   std::string entropy_hex;  ///< "entropy": 64 random bytes, credited to the kernel's pool, which is reseeded
-  std::int64_t unix_time_ns;    ///< "unixTimeNs", a string of digits: the wall clock
-  std::string access_token;     ///< "accessToken": X-Access-Token of envd; empty: none is asked for
-  std::string default_user;     ///< "defaultUser"; empty: "user"
+  std::int64_t unix_time_ns;  ///< "unixTimeNs", a string of digits: the wall clock, for a guest that KVM does
+                              ///< not tell it
+  std::string access_token;   ///< "accessToken": X-Access-Token of envd; empty: none is asked for
+  std::string default_user;   ///< "defaultUser"; empty: "user"
   std::string default_workdir;  ///< "defaultWorkdir"; empty: the user's home
-  /// "envVars": replace those of an earlier init; absent: the agent keeps those.
+  /// "envVars": replace those of an earlier init; absent: those stay (a sandbox resumed from disk)
   std::optional<std::map<std::string, std::string>> env_vars;
   bool new_identity;  ///< "newIdentity": also a new machine-id; false after resuming the same sandbox
 };

@@ -74,8 +74,7 @@ std::string to_json(const guest::InitRequest& request) {
     for (const auto& [name, value] : *request.env_vars) json.key(name).value(value);
     json.end_object();
   }
-  json.end_object();
-  return json.take();
+  return json.end_object().take();
 }
 
 }  // namespace
@@ -140,6 +139,12 @@ asio::awaitable<Result<GuestClient::Outcome>> GuestClient::run(std::string comma
 
 asio::awaitable<Result<void>> GuestClient::sync(milliseconds timeout) {
   const auto answer = co_await call("POST", "/sync", "{}", timeout);
+  if (!answer.ok()) co_return answer.error();
+  co_return Result<void>{};
+}
+
+asio::awaitable<Result<void>> GuestClient::settle(milliseconds timeout) {
+  const auto answer = co_await call("POST", "/settle", "{}", timeout);
   if (!answer.ok()) co_return answer.error();
   co_return Result<void>{};
 }

@@ -30,6 +30,9 @@ class GuestClient {
 
   asio::awaitable<Result<void>> sync(std::chrono::milliseconds timeout);
 
+  /// Returns when a booted guest has come to rest (cube/guest.hpp).
+  asio::awaitable<Result<void>> settle(std::chrono::milliseconds timeout);
+
   /// A stream to a TCP port on the guest's loopback, envd's included. `unavailable`: nothing listens.
   asio::awaitable<Result<std::unique_ptr<Stream>>> open_port(std::uint16_t port,
                                                              std::chrono::milliseconds timeout);

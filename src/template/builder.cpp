@@ -22,6 +22,7 @@ using std::chrono::milliseconds;
 using SteadyClock = std::chrono::steady_clock;
 
 constexpr milliseconds ready_pause{250};
+constexpr milliseconds connections_end{500};
 constexpr milliseconds one_ready_try{60'000};
 
 /// The end of what the guest said on its serial port: the only clue when it does not come up.
@@ -100,6 +101,10 @@ class Build {
     if (!ready.ok()) co_return ready.error();
     const auto synced = co_await guest.sync(settings_.boot_timeout);
     if (!synced.ok()) co_return synced.error();
+    progress_("waiting until it has come to rest");
+    const auto settled = co_await guest.settle(settings_.boot_timeout);
+    if (!settled.ok()) co_return settled.error();
+    co_await let_connections_end();
 
     progress_("writing the snapshot");
     co_return co_await run_on(executors_.workers, [this] { return write_snapshot(); });
@@ -172,6 +177,14 @@ class Build {
     }
     progress_("ready after " + seconds_since(started));
     co_return Result<void>{};
+  }
+
+  /// A snapshot without connections spares its clones from being told that those are gone before they can
+  /// have one of their own; and what the end of the last one leaves to do is done here, not in every clone.
+  static awaitable<void> let_connections_end() {
+    asio::steady_timer pause(co_await asio::this_coro::executor, connections_end);
+    asio::error_code ignored;
+    co_await pause.async_wait(asio::redirect_error(asio::use_awaitable, ignored));
   }
 
   Result<snapshot::Shape> write_snapshot() {

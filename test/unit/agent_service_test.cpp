@@ -11,6 +11,7 @@
 #include "agent_client.hpp"
 #include "init.hpp"
 #include "metrics.hpp"
+#include "settle.hpp"
 #include "users.hpp"
 
 using namespace cube;
@@ -21,9 +22,9 @@ namespace {
 
 const std::string entropy(128, 'a');
 
-std::string init_body(std::string_view more = "") {
+std::string init_body(std::string_view more = R"(,"envVars":{"A":"1"})") {
   return R"({"sandboxId":"iabcd0123456789abcdef","templateId":"t1","entropy":")" + entropy +
-         R"(","unixTimeNs":"1700000000000000000","accessToken":"secret","envVars":{"A":"1"},"newIdentity":true)" +
+         R"(","unixTimeNs":"1700000000000000000","accessToken":"secret","newIdentity":true)" +
          std::string(more) + "}";
 }
 
@@ -128,6 +129,42 @@ TEST_CASE("a clone's names are written where programs look for them") {
   CHECK_FALSE(write_names("/no/such/root", request));
 }
 
+TEST_CASE("names are written over in place, but only over plain files") {
+  Directory root;
+  std::filesystem::create_directories(root.path / "etc");
+  std::filesystem::create_directories(root.path / "run");
+  std::ofstream(root.path / "etc/hostname") << "a name that is longer than any sandbox's\n";
+  std::ofstream(root.path / "elsewhere") << "untouched";
+  std::filesystem::create_symlink("../elsewhere", root.path / "etc/machine-id");
+  const auto inode = [](const std::filesystem::path& path) {
+    struct stat status {};
+    REQUIRE(::stat(path.c_str(), &status) == 0);
+    return status.st_ino;
+  };
+  const ino_t before = inode(root.path / "etc/hostname");
+  guest::InitRequest request{};
+  request.sandbox_id = "iabcd0123456789abcdef";
+  request.new_identity = true;
+  REQUIRE(write_names(root.path.string(), request));
+  CHECK(root.read("etc/hostname") == "iabcd0123456789abcdef\n");
+  CHECK(inode(root.path / "etc/hostname") == before);
+  CHECK(root.read("elsewhere") == "untouched");
+  CHECK_FALSE(std::filesystem::is_symlink(root.path / "etc/machine-id"));
+  CHECK(root.read("etc/machine-id").size() == 33);
+}
+
+TEST_CASE("interrupts of a device are summed over processors") {
+  const std::string table =
+      "            CPU0       CPU1\n  4:        120          1   IO-APIC   4-edge      ttyS0\n"
+      " 28:         41          2   IO-APIC   9-edge      virtio4\n 29:  7  0   IO-APIC  10-edge      "
+      "virtio44\n"
+      "LOC:       1701       1768   Local timer interrupts\n";
+  CHECK(interrupts_of(table, "virtio4") == 43);
+  CHECK(interrupts_of(table, "virtio44") == 7);
+  CHECK(interrupts_of(table, "virtio") == 0);
+  CHECK(interrupts_of("virtio4", "virtio4") == 0);
+}
+
 TEST_CASE("metrics are read from the kernel's tables") {
   CpuUsage usage;
   CHECK(usage.sample("cpu  50 0 50 100 0 0 0 0 0 0\n") == Approx(50));
@@ -159,8 +196,8 @@ TEST_CASE("the control service initialises: settings change, and malformed reque
     CHECK(wrong.status == 400);
     CHECK(guest.agent->settings().access_token.empty());
 
-    const auto good =
-        co_await guest.request(guest.control_port, "POST", "/init", "", init_body(R"(,"unknown":{})"));
+    const auto good = co_await guest.request(guest.control_port, "POST", "/init", "",
+                                             init_body(R"(,"envVars":{"A":"1"},"unknown":{})"));
     CHECK(good.status == 204);
     CHECK(guest.agent->settings().sandbox_id == "iabcd0123456789abcdef");
     CHECK(guest.agent->settings().access_token == "secret");
@@ -171,6 +208,26 @@ TEST_CASE("the control service initialises: settings change, and malformed reque
     CHECK(
         variables.body ==
         R"({"A":"1","E2B_SANDBOX":"true","E2B_SANDBOX_ID":"iabcd0123456789abcdef","E2B_TEMPLATE_ID":"t1"})");
+  }(guest));
+}
+
+TEST_CASE("variables of an earlier init stay when a later one names none, and go when it names others") {
+  using Variables = std::map<std::string, std::string>;
+  Guest guest;
+  guest.run([](Guest& guest) -> asio::awaitable<void> {
+    const auto variables_after = [&guest](std::string body) -> asio::awaitable<Variables> {
+      co_await expect_status(
+          guest.request(guest.control_port, "POST", "/init", "application/json", std::move(body)), 204);
+      co_return guest.agent->settings().env_vars;
+    };
+    const Variables first = co_await variables_after(init_body());
+    CHECK(first == Variables{{"A", "1"}});
+    const Variables kept = co_await variables_after(init_body(""));
+    CHECK(kept == Variables{{"A", "1"}});
+    const Variables replaced = co_await variables_after(init_body(R"(,"envVars":{"B":"2"})"));
+    CHECK(replaced == Variables{{"B", "2"}});
+    const Variables emptied = co_await variables_after(init_body(R"(,"envVars":{})"));
+    CHECK(emptied.empty());
   }(guest));
 }
 
