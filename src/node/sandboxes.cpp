@@ -225,6 +225,8 @@ class SandboxesImpl final : public Sandboxes, public std::enable_shared_from_thi
   /// On a worker. The machine's last owner hands it back to the workers: ending it blocks.
   Result<std::shared_ptr<vmm::Machine>> start_clone(Sandbox& sandbox, const CloneSource& source) {
     vmm::MachineConfig config;
+    config.generation_id = random_generation_id();
+    config.new_generation = true;
     config.on_stop = [weak = weak_from_this(), id = sandbox.info.id](vmm::StopReason reason) {
       if (const auto self = weak.lock()) self->machine_stopped(id, reason);
     };

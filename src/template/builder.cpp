@@ -131,6 +131,7 @@ class Build {
     if (!kernel) return std::move(kernel).error();
 
     vmm::MachineConfig config;
+    config.generation_id = random_generation_id();
     config.vcpu_count = shape_.vcpu_count;
     config.memory_bytes = shape_.memory_bytes;
     config.root_disk = std::move(*disk);
