@@ -13,6 +13,7 @@
 // Each vCPU has a thread that does KVM_RUN and hands device work on.
 #pragma once
 
+#include <array>
 #include <asio/any_io_executor.hpp>
 #include <asio/awaitable.hpp>
 #include <chrono>
@@ -65,6 +66,12 @@ struct MachineConfig {
   std::uint32_t vcpu_count = 1;               ///< 1..max_vcpus
   std::uint64_t memory_bytes = 512ull << 20;  ///< a multiple of page_size, at least 64 MiB
   std::shared_ptr<BlockBackend> root_disk;    ///< /dev/vda
+  /// VM generation ID: random bytes that no other copy of this guest ever had. Written at boot; a restored
+  /// guest keeps the one it was saved with, unless `new_generation`.
+  std::array<std::uint8_t, 16> generation_id{};
+  /// Restored as one more copy, not as the guest that was saved: it finds the new id and an interrupt, at
+  /// which Linux reseeds its random number generator.
+  bool new_generation = false;
   Fd tap;  ///< virtio-net backend, opened with IFF_VNET_HDR; none: the device drops everything
   std::function<void(std::string_view)> on_console;  ///< serial output, in pieces; from any thread
   std::function<void(StopReason)> on_stop;           ///< once, on the loop

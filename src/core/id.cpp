@@ -54,6 +54,12 @@ std::string random_hex(std::size_t bytes) {
   return text;
 }
 
+std::array<std::uint8_t, 16> random_generation_id() {
+  std::array<std::uint8_t, 16> id;
+  fill_random(id.data(), id.size());
+  return id;
+}
+
 std::string make_sandbox_id(std::string_view node_tag) {
   return "i" + std::string(node_tag) + random_lowercase(random_id_length - node_tag_length);
 }

@@ -2,6 +2,8 @@
 // the node that owns it, so any daemon can route a request from the id alone.
 #pragma once
 
+#include <array>
+#include <cstdint>
 #include <string>
 #include <string_view>
 
@@ -14,6 +16,9 @@ std::string random_lowercase(std::size_t length);
 
 /// Cryptographically random lower-case hex of `bytes` bytes; tokens and API keys.
 std::string random_hex(std::size_t bytes);
+
+/// For a virtual machine's generation ID.
+std::array<std::uint8_t, 16> random_generation_id();
 
 /// `node_tag` is `node_tag_length` characters of [a-z0-9].
 std::string make_sandbox_id(std::string_view node_tag);

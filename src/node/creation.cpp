@@ -165,6 +165,9 @@ Result<Running> SandboxesImpl::start_machine(const SandboxPtr& sandbox, const sn
                                              Reservation reservation) {
   const auto machine_id = std::make_shared<const void*>(nullptr);
   vmm::MachineConfig config;
+  // Also when the same sandbox comes back: nothing says that it does so only once.
+  config.generation_id = random_generation_id();
+  config.new_generation = true;
   config.on_stop = [weak = weak_from_this(), target = std::weak_ptr(sandbox),
                     machine_id](vmm::StopReason reason) {
     if (const auto self = weak.lock()) self->machine_stopped(target, *machine_id, reason);

@@ -44,7 +44,7 @@ class LayeredSnapshot final : public Snapshot {
     const auto checksum = checksum_base_image(files_.memory->fd(), files_.shape.memory_bytes);
     if (!checksum) return checksum.error();
     if (*checksum != files_.memory_crc32c)
-      return make_error(ErrorCode::corrupt, "its content does not match its checksum", "memory");
+      return make_error(ErrorCode::corrupt, "the memory image does not match its checksum", "memory");
     verified_ = true;
     return {};
   }

@@ -129,6 +129,7 @@ class Build {
     if (!disk) return std::move(disk).error();
 
     vmm::MachineConfig config;
+    config.generation_id = random_generation_id();
     config.vcpu_count = shape_.vcpu_count;
     config.memory_bytes = shape_.memory_bytes;
     config.root_disk = std::move(*disk);

@@ -60,6 +60,7 @@ class MachineImpl final : public Machine, private ExitHandler {
     std::array<DeviceWindow, slot_count> windows;
     for (std::size_t slot = 0; slot < slot_count; ++slot) windows[slot] = window_of(slot);
     CUBE_TRY(write_acpi_tables(memory, shell_->vcpu_count(), windows));
+    CUBE_TRY(write_generation_id());
     return set_boot_state(shell_->vcpu(0), *entry);
   }
 
@@ -78,6 +79,9 @@ class MachineImpl final : public Machine, private ExitHandler {
     serial_.restore(record.serial);
     for (std::size_t slot = 0; slot < slot_count; ++slot)
       CUBE_TRY(devices_[slot]->restore(record.devices[slot]));
+    if (!config_.new_generation) return {};
+    CUBE_TRY(write_generation_id());
+    ioapic_.raise(generation_pin);  // waits in the local APIC until the guest runs
     return {};
   }
 
@@ -134,6 +138,13 @@ class MachineImpl final : public Machine, private ExitHandler {
   void stop() override { fail(StopReason::Kind::requested, "stopped"); }
 
  private:
+  Result<void> write_generation_id() {
+    const auto place = shell_->memory()->slice(generation_id_address, config_.generation_id.size());
+    if (!place) return place.error();
+    std::ranges::copy(std::as_bytes(std::span(config_.generation_id)), place->begin());
+    return {};
+  }
+
   void create_devices() {
     const auto attach = [this](Slot slot) {
       return virtio::Attachment{

@@ -6,7 +6,8 @@ namespace cube::vmm {
 namespace {
 
 constexpr std::uint64_t magic = 0x45544154'53455543;  // "CUESTATE"
-constexpr std::uint32_t version = 1;
+// A change of the device model is one, too: what an old guest found at boot must still be there.
+constexpr std::uint32_t version = 2;
 constexpr std::uint32_t most_devices = 64;
 constexpr std::uint32_t most_msrs = 1024;
 

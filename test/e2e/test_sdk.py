@@ -113,6 +113,13 @@ def test_killing_ends_a_running_stream(daemon):
     assert time.monotonic() - started < 10
 
 
+def test_the_guests_kernel_hears_that_it_is_a_copy(sandbox):
+    def reseeded():
+        return "crng reseeded due to virtual machine fork" in sandbox.commands.run("dmesg", user="root").stdout
+
+    wait_until(reseeded, 20, "the kernel reseeded")
+
+
 def test_sandboxes_do_not_see_each_others_writes(daemon):
     with Sandbox.create("base") as a, Sandbox.create("base") as b:
         a.commands.run("echo mine > /home/user/secret && sync")

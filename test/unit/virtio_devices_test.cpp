@@ -1,3 +1,4 @@
+#include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -424,6 +425,18 @@ bool resident(const std::byte* page) {
   return (in_core & 1) != 0;
 }
 
+/// How many of the pages take memory of their own: present, and not a file's
+/// (Documentation/admin-guide/mm/pagemap.rst).
+std::size_t own_pages(const std::byte* begin, std::size_t bytes) {
+  std::vector<std::uint64_t> entries(bytes / page_size);
+  const auto pagemap = open_file("/proc/self/pagemap", O_RDONLY);
+  REQUIRE(pagemap.ok());
+  const std::uint64_t place = reinterpret_cast<std::uintptr_t>(begin) / page_size * sizeof(std::uint64_t);
+  REQUIRE(read_exactly(pagemap->get(), std::as_writable_bytes(std::span(entries)), place).ok());
+  return static_cast<std::size_t>(std::ranges::count_if(
+      entries, [](std::uint64_t entry) { return (entry >> 63 & 1) != 0 && (entry >> 61 & 1) == 0; }));
+}
+
 }  // namespace
 
 TEST_CASE("pages the guest reports free go back to the host, whole ones only") {
@@ -452,4 +465,52 @@ TEST_CASE("pages the guest reports free go back to the host, whole ones only") {
   CHECK(driver.ram.read(data_area, 4096) == full.substr(0, 4096));
   CHECK(driver.ram.read(data_area + 4096, 2 * 4096) == std::string(2 * 4096, '\0'));
   CHECK(driver.ram.read(data_area + 3 * 4096, 4096) == full.substr(0, 4096));
+}
+
+TEST_CASE("reported pages of a mapped image are given back, whatever lies under them") {
+  // A base of 'b', a run of 'm' that is large enough to be mapped, one of 'c' that is copied.
+  constexpr std::uint64_t memory_bytes = 4 << 20, mapped_at = 2 << 20, mapped_bytes = 128 << 10,
+                          copied_at = mapped_at + mapped_bytes, copied_bytes = 4 * 4096;
+  const auto file_of = [](char content, std::size_t bytes) {
+    Fd file(::memfd_create("image", MFD_CLOEXEC));
+    const std::string text(bytes, content);
+    REQUIRE(write_exactly(file.get(), std::as_bytes(std::span(text)), 0).ok());
+    return file;
+  };
+  const Fd base = file_of('b', memory_bytes), mapped = file_of('m', mapped_bytes),
+           copied = file_of('c', copied_bytes);
+  const MemoryImage::Run runs[] = {{mapped_at, mapped_bytes, mapped.get(), 0},
+                                   {copied_at, copied_bytes, copied.get(), 0}};
+  auto memory = std::make_shared<GuestMemory>(GuestMemory::map_anonymous(memory_bytes).value());
+  MemoryImage image;
+  image.base_fd = base.get();
+  image.runs = runs;
+  REQUIRE(memory->map_image(image).ok());
+
+  Driver driver(memory);
+  driver.ram.write(0, std::string(1 << 20, '\0'));  // the rings
+  driver.device = make_balloon_device(driver.attachment(), driver.context.get_executor());
+  driver.start(3);
+  const std::uint64_t begin = mapped_at - (64 << 10), bytes = 512 << 10;
+  driver.ram.write(begin, std::string(bytes, 'w'));
+  REQUIRE(own_pages(driver.ram.at(begin), bytes) == bytes / 4096);
+
+  // From inside the base to the middle of the mapped run; from there to inside the base behind the copied
+  // one.
+  const std::uint64_t middle = mapped_at + mapped_bytes / 2, end = copied_at + copied_bytes + 4096;
+  driver.rings[2].add({{begin + 4096, static_cast<std::uint32_t>(middle - begin - 4096), true},
+                       {middle, static_cast<std::uint32_t>(end - middle), true}});
+  driver.run(2);
+  REQUIRE(driver.rings[2].take_used());
+  CHECK(own_pages(driver.ram.at(begin), 4096) == 1);
+  CHECK(own_pages(driver.ram.at(begin + 4096), end - begin - 4096) == 0);
+  CHECK(own_pages(driver.ram.at(end), begin + bytes - end) == (begin + bytes - end) / 4096);
+
+  // What the guest finds there if it looks is some layer's, which it may: it declared the pages free.
+  CHECK(driver.ram.read(begin + 4096, 4096) == std::string(4096, 'b'));
+  CHECK(driver.ram.read(mapped_at, mapped_bytes) == std::string(mapped_bytes, 'm'));
+  CHECK(driver.ram.read(copied_at, copied_bytes) == std::string(copied_bytes, 'b'));
+  CHECK(driver.ram.read(end, 4096) == std::string(4096, 'w'));
+  driver.ram.write(begin + 4096, std::string(end - begin - 4096, 'x'));
+  CHECK(driver.ram.read(begin + 4096, end - begin - 4096) == std::string(end - begin - 4096, 'x'));
 }

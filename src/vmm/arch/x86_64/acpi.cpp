@@ -58,8 +58,9 @@ std::string table(std::string_view signature, unsigned revision, const Bytes& bo
 
 // --- AML, only as much as a list of devices needs (ACPI 6.5, chapter 20) ---
 
-constexpr unsigned op_name = 0x08, op_scope = 0x10, op_buffer = 0x11, op_extended = 0x5b, op_device = 0x82,
-                   prefix_byte = 0x0a, prefix_string = 0x0d;
+constexpr unsigned op_name = 0x08, op_scope = 0x10, op_buffer = 0x11, op_package = 0x12, op_method = 0x14,
+                   op_extended = 0x5b, op_device = 0x82, op_notify = 0x86, prefix_byte = 0x0a,
+                   prefix_double_word = 0x0c, prefix_string = 0x0d;
 
 // PkgLength (20.2.4) counts its own bytes.
 std::string package_length(std::size_t content) {
@@ -84,14 +85,18 @@ std::string named(std::string_view name, std::string_view object) {
 
 std::string string_object(std::string_view text) { return Bytes().u8(prefix_string).text(text).u8(0).data(); }
 
-// 6.4.3: a fixed memory window, an edge-triggered exclusive interrupt, the end tag.
-std::string resources(const DeviceWindow& window) {
-  Bytes list;
-  list.u8(0x86).u16(9).u8(1).u32(window.address).u32(window.bytes);
-  list.u8(0x89).u16(6).u8(0x03).u8(1).u32(window.pin);
-  list.u8(0x79).u8(0);
+// 6.4.3.4 and 6.4.3.6: a fixed memory window, an edge-triggered exclusive interrupt.
+std::string window_resource(const DeviceWindow& window) {
+  return Bytes().u8(0x86).u16(9).u8(1).u32(window.address).u32(window.bytes).data();
+}
+std::string interrupt_resource(std::uint32_t pin) {
+  return Bytes().u8(0x89).u16(6).u8(0x03).u8(1).u32(pin).data();
+}
+
+std::string resources(std::string_view list) {
+  constexpr std::size_t end_tag_bytes = 2;
   Bytes buffer;
-  buffer.u8(prefix_byte).u8(static_cast<unsigned>(list.size())).text(list.data());
+  buffer.u8(prefix_byte).u8(static_cast<unsigned>(list.size() + end_tag_bytes)).text(list).u8(0x79).u8(0);
   return package({op_buffer}, buffer.data());
 }
 
@@ -103,7 +108,39 @@ std::string virtio_device(unsigned index, const DeviceWindow& window) {
       .u8(static_cast<unsigned char>(digits[index & 15]));
   content.text(named("_HID", string_object("LNRO0005")));  // what Linux's virtio_mmio binds to
   content.text(named("_UID", Bytes().u8(prefix_byte).u8(index).data()));
-  content.text(named("_CRS", resources(window)));
+  content.text(named("_CRS", resources(window_resource(window) + interrupt_resource(window.pin))));
+  return package({op_extended, op_device}, content.data());
+}
+
+// Microsoft's "Virtual Machine Generation ID" (2012): ADDR names the 16 bytes, a notification of 0x80 says
+// that they changed. Linux's drivers/virt/vmgenid.c binds to the short name, a fixed spelling of the original
+// one.
+std::string generation_device() {
+  const auto number = [](std::uint64_t value) { return Bytes().u8(prefix_double_word).u32(value).data(); };
+  const std::string names = string_object("VM_Gen_Counter") + string_object("VMGENCTR");
+  const std::string halves = number(generation_id_address) + number(generation_id_address >> 32);
+  const auto pair = [](const std::string& objects) {
+    return package({op_package}, Bytes().u8(2).text(objects).data());
+  };
+  Bytes content;
+  content.text("VGEN");
+  content.text(named("_HID", string_object("CUBE0001")));
+  content.text(named("_CID", pair(names)));
+  content.text(named("_DDN", string_object("VM_Gen_Counter")));
+  content.text(named("ADDR", pair(halves)));
+  return package({op_extended, op_device}, content.data());
+}
+
+// 5.6.9: the Generic Event Device, whose one interrupt is the notification above.
+std::string event_device() {
+  constexpr unsigned one_argument = 1, id_changed = 0x80;
+  Bytes event;
+  event.text("_EVT").u8(one_argument).u8(op_notify).text("VGEN").u8(prefix_byte).u8(id_changed);
+  Bytes content;
+  content.text("GED_");
+  content.text(named("_HID", string_object("ACPI0013")));
+  content.text(named("_CRS", resources(interrupt_resource(generation_pin))));
+  content.text(package({op_method}, event.data()));
   return package({op_extended, op_device}, content.data());
 }
 
@@ -111,6 +148,7 @@ std::string dsdt(std::span<const DeviceWindow> windows) {
   Bytes scope;
   scope.text("_SB_");
   for (unsigned i = 0; i < windows.size(); ++i) scope.text(virtio_device(i, windows[i]));
+  scope.text(generation_device()).text(event_device());
   Bytes body;
   body.text(package({op_scope}, scope.data()));
   return table("DSDT", 2, body);

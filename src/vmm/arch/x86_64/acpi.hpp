@@ -1,5 +1,6 @@
-// The hardware-reduced ACPI tables (ACPI 6.5) that tell the guest of its processors, I/O APIC and virtio-mmio
-// devices. Hardware-reduced means: no PIC, PIT, RTC or power-management registers need to exist.
+// The hardware-reduced ACPI tables (ACPI 6.5) that tell the guest of its processors, I/O APIC, virtio-mmio
+// devices and VM generation ID. Hardware-reduced means: no PIC, PIT, RTC or power-management registers need
+// to exist.
 #pragma once
 
 #include <cstdint>

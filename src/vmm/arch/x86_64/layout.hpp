@@ -19,6 +19,7 @@ inline constexpr std::uint64_t low_ram_end = 0x9fc00;
 inline constexpr std::uint64_t acpi_address =
     0xe0000;  ///< RSDP first; Linux searches 0xe0000..0xfffff for it
 inline constexpr std::uint64_t acpi_capacity = 0x10000;
+inline constexpr std::uint64_t generation_id_address = 0xf0000;  ///< in a page that the e820 map reserves
 inline constexpr std::uint64_t high_ram_start = 0x100000;
 
 // In the MMIO gap below 4 GiB.
@@ -33,6 +34,7 @@ inline constexpr std::uint64_t tss_address = 0xfffbd000;
 inline constexpr std::uint32_t ioapic_pins = 24;
 inline constexpr std::uint32_t serial_pin = 4;
 inline constexpr std::uint32_t first_virtio_pin = 5;
+inline constexpr std::uint32_t generation_pin = 20;  ///< the guest is another copy than before
 
 inline constexpr std::uint16_t serial_port = 0x3f8;
 inline constexpr std::uint16_t keyboard_controller_port = 0x64;
