@@ -139,6 +139,11 @@ const LayeredSnapshot& layered(const SnapshotPtr& snapshot) {
   return static_cast<const LayeredSnapshot&>(*snapshot);
 }
 
+Result<void> make_read_only(int fd) {
+  if (retry_interrupted([&] { return ::fchmod(fd, 0400); }) == 0) return {};
+  return os_error(errno, "cannot make an image read-only");
+}
+
 /// Adds a base image of memory that was never mapped from one.
 Result<void> add_base_image(Files& files, const std::vector<std::span<const std::byte>>& memory,
                             const std::string& scratch) {
@@ -146,7 +151,7 @@ Result<void> add_base_image(Files& files, const std::vector<std::span<const std:
   if (!base) return std::move(base).error();
   const auto checksum = write_base_image((*base)->fd(), memory);
   if (!checksum) return checksum.error();
-  if (::fchmod((*base)->fd(), 0400) != 0) return os_error(errno, "cannot make an image read-only");
+  CUBE_TRY(make_read_only((*base)->fd()));
   files.memory = std::move(*base);
   files.memory_crc32c = *checksum;
   return {};
@@ -202,7 +207,7 @@ Result<SnapshotPtr> capture_first(const Shape& shape, vmm::Machine& machine, Fd 
   if (!state) return std::move(state).error();
   files.state = std::move(*state);
 
-  if (::fchmod(disk_image.get(), 0400) != 0) return os_error(errno, "cannot make a disk image read-only");
+  CUBE_TRY(make_read_only(disk_image.get()));
   auto disk = disk::SharedFile::adopt(std::move(disk_image), scratch_directory);
   if (!disk) return std::move(disk).error();
   files.disk = std::move(*disk);
