@@ -132,7 +132,12 @@ Result<void> PendingDirectory::publish_over() {
   const std::string path = target_.parent + "/" + target_.name;
   if (rename_inside(parent_, temporary_, target_.name, RENAME_EXCHANGE) != 0)
     return os_error(errno, "cannot exchange a snapshot", path);
-  if (sync(parent_) != 0) return os_error(errno, "cannot make a snapshot's name durable", path);
+  if (sync(parent_) != 0) {
+    const int reason = errno;
+    // Back, so that what goes is the new one; if even that fails, the new one is as good.
+    static_cast<void>(rename_inside(parent_, temporary_, target_.name, RENAME_EXCHANGE));
+    return os_error(reason, "cannot make a snapshot's name durable", path);
+  }
   return {};
 }
 
