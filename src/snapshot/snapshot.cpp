@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cube/snapshot.hpp>
 #include <mutex>
@@ -180,6 +181,10 @@ Result<Layers> merge_chain(const Layers& layers, const std::string& scratch, std
   return Layers{std::move(*merged)};
 }
 
+bool starts_with(const Layers& layers, const Layers& oldest) {
+  return layers.size() >= oldest.size() && std::equal(oldest.begin(), oldest.end(), layers.begin());
+}
+
 /// `later`'s layers with `merged` in place of the `count` oldest.
 Layers replace_oldest(const Layers& later, std::size_t count, const Layers& merged) {
   Layers layers = merged;
@@ -258,6 +263,10 @@ SnapshotPtr rebase(const SnapshotPtr& later, const SnapshotPtr& before, const Sn
   const Files& old = layered(before).files();
   const Files& flat = layered(merged).files();
   Files files = layered(later).files();
+  const bool descends = (!old.memory || files.memory == old.memory) &&
+                        starts_with(files.memory_layers, old.memory_layers) && files.disk == old.disk &&
+                        starts_with(files.disk_layers, old.disk_layers);
+  if (!descends) return later;
   files.memory_layers = replace_oldest(files.memory_layers, old.memory_layers.size(), flat.memory_layers);
   files.disk_layers = replace_oldest(files.disk_layers, old.disk_layers.size(), flat.disk_layers);
   if (old.disk_layers.size() > 1) disk.replace_oldest(old.disk_layers.size(), flat.disk_layers.front());
