@@ -159,11 +159,6 @@ Result<Files> open_files(const std::string& directory, const std::string& scratc
 }
 
 Result<void> fill_directory(const PendingDirectory& directory, const Files& files) {
-  CUBE_TRY(name_all(directory.fd(), disk_name, files.disk, files.disk_layers));
-  if (files.memory) {
-    CUBE_TRY(name_all(directory.fd(), memory_name, files.memory, files.memory_layers));
-    CUBE_TRY(write_inside(directory.fd(), state_name, files.state.bytes));
-  }
   Metadata metadata;
   metadata.shape = files.shape;
   metadata.state_bytes = files.state.bytes.size();
@@ -171,6 +166,13 @@ Result<void> fill_directory(const PendingDirectory& directory, const Files& file
   metadata.memory_crc32c = files.memory_crc32c;
   metadata.memory_layers = files.memory_layers.size();
   metadata.disk_layers = files.disk_layers.size();
+  CUBE_TRY(check_metadata(metadata));
+
+  CUBE_TRY(name_all(directory.fd(), disk_name, files.disk, files.disk_layers));
+  if (files.memory) {
+    CUBE_TRY(name_all(directory.fd(), memory_name, files.memory, files.memory_layers));
+    CUBE_TRY(write_inside(directory.fd(), state_name, files.state.bytes));
+  }
   return write_inside(directory.fd(), metadata_name, to_json(metadata));
 }
 
