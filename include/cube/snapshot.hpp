@@ -106,6 +106,7 @@ Result<SnapshotPtr> merge(const SnapshotPtr& snapshot);
 
 /// `later` with the layers of `before`, which it descends from, replaced by those of `before`'s merge; so is
 /// what the disk of the machine that `later` is the last capture of reads from. No request may be in flight.
+/// A `later` that does not descend from it (any more) is left as it is.
 SnapshotPtr rebase(const SnapshotPtr& later, const SnapshotPtr& before, const SnapshotPtr& merged,
                    disk::CowDisk& disk);
 

@@ -128,16 +128,20 @@ Result<Files> open_checked(int directory, const std::string& scratch) {
 
 /// A new file in the directory, read-only and synced.
 Result<void> write_inside(int directory, const char* name, std::string_view content) {
-  Fd file(::openat(directory, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0400));
+  Fd file(retry_interrupted(
+      [&] { return ::openat(directory, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0400); }));
   if (!file) return os_error(errno, "cannot create", name);
   if (auto written = write_exactly(file.get(), bytes_of(content), 0); !written)
     return with_object(std::move(written).error(), name);
-  if (::fsync(file.get()) != 0) return os_error(errno, "cannot sync", name);
+  if (retry_interrupted([&] { return ::fsync(file.get()); }) != 0)
+    return os_error(errno, "cannot sync", name);
   return {};
 }
 
 Result<void> name_all(int directory, const char* base_name, const FilePtr& base, const Layers& layers) {
-  if (::fsync(base->fd()) != 0) return os_error(errno, "cannot sync", base_name);  // free once it is durable
+  // Costs nothing once it is durable.
+  if (retry_interrupted([&] { return ::fsync(base->fd()); }) != 0)
+    return os_error(errno, "cannot sync", base_name);
   CUBE_TRY(base->link(directory, base_name));
   for (std::size_t index = 0; index < layers.size(); ++index)
     CUBE_TRY(layers[index]->publish(directory, layer_name(base_name, index).c_str()));
@@ -155,11 +159,6 @@ Result<Files> open_files(const std::string& directory, const std::string& scratc
 }
 
 Result<void> fill_directory(const PendingDirectory& directory, const Files& files) {
-  CUBE_TRY(name_all(directory.fd(), disk_name, files.disk, files.disk_layers));
-  if (files.memory) {
-    CUBE_TRY(name_all(directory.fd(), memory_name, files.memory, files.memory_layers));
-    CUBE_TRY(write_inside(directory.fd(), state_name, files.state.bytes));
-  }
   Metadata metadata;
   metadata.shape = files.shape;
   metadata.state_bytes = files.state.bytes.size();
@@ -167,6 +166,13 @@ Result<void> fill_directory(const PendingDirectory& directory, const Files& file
   metadata.memory_crc32c = files.memory_crc32c;
   metadata.memory_layers = files.memory_layers.size();
   metadata.disk_layers = files.disk_layers.size();
+  CUBE_TRY(check_metadata(metadata));
+
+  CUBE_TRY(name_all(directory.fd(), disk_name, files.disk, files.disk_layers));
+  if (files.memory) {
+    CUBE_TRY(name_all(directory.fd(), memory_name, files.memory, files.memory_layers));
+    CUBE_TRY(write_inside(directory.fd(), state_name, files.state.bytes));
+  }
   return write_inside(directory.fd(), metadata_name, to_json(metadata));
 }
 

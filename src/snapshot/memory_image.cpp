@@ -80,7 +80,8 @@ Result<std::uint32_t> write_base_image(int fd, MemoryRegions memory) {
   }));
   std::uint64_t bytes = 0;
   for (const auto region : memory) bytes += region.size();
-  if (::ftruncate(fd, static_cast<off_t>(bytes)) != 0) return os_error(errno, "cannot set a file's size");
+  if (retry_interrupted([&] { return ::ftruncate(fd, static_cast<off_t>(bytes)); }) != 0)
+    return os_error(errno, "cannot set a file's size");
   return checksum;
 }
 

@@ -33,6 +33,18 @@ Result<void> check_shape(const Shape& shape) {
   return {};
 }
 
+Result<void> check_metadata(const Metadata& metadata) {
+  CUBE_TRY(check_shape(metadata.shape));
+  const auto invalid = [](const char* reason) { return make_error(ErrorCode::invalid_argument, reason); };
+  if (metadata.state_bytes > most_state_bytes) return invalid("no machine's state has that size");
+  if (metadata.memory_layers > most_layers || metadata.disk_layers > most_layers)
+    return invalid("more layers than are ever kept: merge them");
+  if (metadata.state_bytes == 0 &&
+      (metadata.state_crc32c != 0 || metadata.memory_crc32c != 0 || metadata.memory_layers != 0))
+    return invalid("memory without a state");
+  return {};
+}
+
 std::string to_json(const Metadata& metadata) {
   JsonWriter json;
   json.begin_object()
@@ -88,13 +100,7 @@ Result<Metadata> parse_metadata(std::string_view text) {
   // Missing, unknown or doubled keys, other types, values cut to size above, a wrong checksum: all differ
   // here.
   if (to_json(metadata) != text) return corrupt("it is not what was written: checksum or layout differ");
-  if (const auto shape = check_shape(metadata.shape); !shape) return corrupt(shape.error().message);
-  if (metadata.state_bytes > most_state_bytes) return corrupt("no machine's state has that size");
-  if (metadata.memory_layers > most_layers || metadata.disk_layers > most_layers)
-    return corrupt("more layers than are ever kept");
-  if (metadata.state_bytes == 0 &&
-      (metadata.state_crc32c != 0 || metadata.memory_crc32c != 0 || metadata.memory_layers != 0))
-    return corrupt("memory without a state");
+  if (const auto checked = check_metadata(metadata); !checked) return corrupt(checked.error().message);
   return metadata;
 }
 

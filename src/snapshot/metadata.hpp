@@ -26,6 +26,9 @@ struct Metadata {
 /// `invalid_argument` if no machine has this shape.
 Result<void> check_shape(const Shape& shape);
 
+/// `invalid_argument` for what parse_metadata would refuse.
+Result<void> check_metadata(const Metadata& metadata);
+
 std::string to_json(const Metadata& metadata);
 
 /// `conflict` for another format version; `corrupt` for anything that to_json does not write, byte for byte,

@@ -37,11 +37,20 @@ Result<void> delete_tree(const std::string& path) {
   return {};
 }
 
-int rename_without_replacing(int parent, const char* from, const char* to) {
-  if (::renameat2(parent, from, parent, to, RENAME_NOREPLACE) == 0) return 0;
+int sync(const Fd& directory) {
+  return retry_interrupted([&] { return ::fsync(directory.get()); });
+}
+
+int rename_inside(const Fd& parent, const std::string& from, const std::string& to, unsigned flags = 0) {
+  return retry_interrupted(
+      [&] { return ::renameat2(parent.get(), from.c_str(), parent.get(), to.c_str(), flags); });
+}
+
+int rename_without_replacing(const Fd& parent, const std::string& from, const std::string& to) {
+  if (rename_inside(parent, from, to, RENAME_NOREPLACE) == 0) return 0;
   if (errno != EINVAL && errno != ENOSYS) return -1;
   // File systems without the flag: a plain rename replaces only an empty directory, which no snapshot is.
-  if (::renameat(parent, from, parent, to) == 0) return 0;
+  if (rename_inside(parent, from, to) == 0) return 0;
   if (errno == ENOTEMPTY || errno == ENOTDIR) errno = EEXIST;
   return -1;
 }
@@ -86,7 +95,7 @@ Result<PendingDirectory> PendingDirectory::create_beside(const std::string& exis
 Result<PendingDirectory> PendingDirectory::create(Location target, Fd parent) {
   const std::string temporary = temporary_name(pending_prefix);
   const std::string path = target.parent + "/" + temporary;
-  if (::mkdirat(parent.get(), temporary.c_str(), 0700) != 0)
+  if (retry_interrupted([&] { return ::mkdirat(parent.get(), temporary.c_str(), 0700); }) != 0)
     return os_error(errno, "cannot create a directory", path);
   auto directory = open_file(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
   if (!directory) {
@@ -103,11 +112,11 @@ PendingDirectory::~PendingDirectory() {
 }
 
 Result<void> PendingDirectory::publish() {
-  if (::fsync(directory_.get()) != 0) return os_error(errno, "cannot sync a snapshot's directory");
+  if (sync(directory_) != 0) return os_error(errno, "cannot sync a snapshot's directory");
   const std::string path = target_.parent + "/" + target_.name;
-  if (rename_without_replacing(parent_.get(), temporary_.c_str(), target_.name.c_str()) != 0)
+  if (rename_without_replacing(parent_, temporary_, target_.name) != 0)
     return os_error(errno, "cannot name a snapshot", path);
-  if (::fsync(parent_.get()) != 0) {
+  if (sync(parent_) != 0) {
     const int reason = errno;
     temporary_ = target_.name;  // the destructor removes it under its new name
     return os_error(reason, "cannot make a snapshot's name durable", path);
@@ -119,12 +128,16 @@ Result<void> PendingDirectory::publish() {
 // The exchange is one step for everybody who looks; what was there before is then the temporary one, and goes
 // with this object.
 Result<void> PendingDirectory::publish_over() {
-  if (::fsync(directory_.get()) != 0) return os_error(errno, "cannot sync a snapshot's directory");
+  if (sync(directory_) != 0) return os_error(errno, "cannot sync a snapshot's directory");
   const std::string path = target_.parent + "/" + target_.name;
-  if (::renameat2(parent_.get(), temporary_.c_str(), parent_.get(), target_.name.c_str(), RENAME_EXCHANGE) !=
-      0)
+  if (rename_inside(parent_, temporary_, target_.name, RENAME_EXCHANGE) != 0)
     return os_error(errno, "cannot exchange a snapshot", path);
-  if (::fsync(parent_.get()) != 0) return os_error(errno, "cannot make a snapshot's name durable", path);
+  if (sync(parent_) != 0) {
+    const int reason = errno;
+    // Back, so that what goes is the new one; if even that fails, the new one is as good.
+    static_cast<void>(rename_inside(parent_, temporary_, target_.name, RENAME_EXCHANGE));
+    return os_error(reason, "cannot make a snapshot's name durable", path);
+  }
   return {};
 }
 
@@ -141,10 +154,10 @@ Result<void> remove_directory(const std::string& path) {
     return make_error(ErrorCode::invalid_argument, "not a snapshot: it is no directory", path);
 
   const std::string aside = temporary_name(deleted_prefix);
-  if (::renameat(parent->get(), location->name.c_str(), parent->get(), aside.c_str()) != 0)
+  if (rename_inside(*parent, location->name, aside) != 0)
     return os_error(errno, "cannot remove a snapshot", path);
   // Otherwise a crash could bring the name back with half of its files.
-  if (::fsync(parent->get()) != 0) return os_error(errno, "cannot sync", location->parent);
+  if (sync(*parent) != 0) return os_error(errno, "cannot sync", location->parent);
   return delete_tree(location->parent + "/" + aside);
 }
 

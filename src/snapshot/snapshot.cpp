@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cube/snapshot.hpp>
 #include <mutex>
@@ -139,6 +140,11 @@ const LayeredSnapshot& layered(const SnapshotPtr& snapshot) {
   return static_cast<const LayeredSnapshot&>(*snapshot);
 }
 
+Result<void> make_read_only(int fd) {
+  if (retry_interrupted([&] { return ::fchmod(fd, 0400); }) == 0) return {};
+  return os_error(errno, "cannot make an image read-only");
+}
+
 /// Adds a base image of memory that was never mapped from one.
 Result<void> add_base_image(Files& files, const std::vector<std::span<const std::byte>>& memory,
                             const std::string& scratch) {
@@ -146,7 +152,7 @@ Result<void> add_base_image(Files& files, const std::vector<std::span<const std:
   if (!base) return std::move(base).error();
   const auto checksum = write_base_image((*base)->fd(), memory);
   if (!checksum) return checksum.error();
-  if (::fchmod((*base)->fd(), 0400) != 0) return os_error(errno, "cannot make an image read-only");
+  CUBE_TRY(make_read_only((*base)->fd()));
   files.memory = std::move(*base);
   files.memory_crc32c = *checksum;
   return {};
@@ -173,6 +179,10 @@ Result<Layers> merge_chain(const Layers& layers, const std::string& scratch, std
   auto merged = disk::merge_layers(layers, scratch, capacity);
   if (!merged) return std::move(merged).error();
   return Layers{std::move(*merged)};
+}
+
+bool starts_with(const Layers& layers, const Layers& oldest) {
+  return layers.size() >= oldest.size() && std::equal(oldest.begin(), oldest.end(), layers.begin());
 }
 
 /// `later`'s layers with `merged` in place of the `count` oldest.
@@ -202,7 +212,7 @@ Result<SnapshotPtr> capture_first(const Shape& shape, vmm::Machine& machine, Fd 
   if (!state) return std::move(state).error();
   files.state = std::move(*state);
 
-  if (::fchmod(disk_image.get(), 0400) != 0) return os_error(errno, "cannot make a disk image read-only");
+  CUBE_TRY(make_read_only(disk_image.get()));
   auto disk = disk::SharedFile::adopt(std::move(disk_image), scratch_directory);
   if (!disk) return std::move(disk).error();
   files.disk = std::move(*disk);
@@ -253,6 +263,10 @@ SnapshotPtr rebase(const SnapshotPtr& later, const SnapshotPtr& before, const Sn
   const Files& old = layered(before).files();
   const Files& flat = layered(merged).files();
   Files files = layered(later).files();
+  const bool descends = (!old.memory || files.memory == old.memory) &&
+                        starts_with(files.memory_layers, old.memory_layers) && files.disk == old.disk &&
+                        starts_with(files.disk_layers, old.disk_layers);
+  if (!descends) return later;
   files.memory_layers = replace_oldest(files.memory_layers, old.memory_layers.size(), flat.memory_layers);
   files.disk_layers = replace_oldest(files.disk_layers, old.disk_layers.size(), flat.disk_layers);
   if (old.disk_layers.size() > 1) disk.replace_oldest(old.disk_layers.size(), flat.disk_layers.front());

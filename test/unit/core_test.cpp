@@ -12,19 +12,12 @@
 #include <span>
 #include <vector>
 
+#include "temporary_directory.hpp"
+
 using namespace cube;
+using cube::test::TemporaryDirectory;
 
 namespace {
-
-struct TemporaryDirectory {
-  std::string path;
-  TemporaryDirectory() {
-    char name[] = "/tmp/cube-core-XXXXXX";
-    REQUIRE(::mkdtemp(name) != nullptr);
-    path = name;
-  }
-  ~TemporaryDirectory() { std::filesystem::remove_all(path); }
-};
 
 Result<int> half(int number) {
   if (number % 2 != 0) return make_error(ErrorCode::invalid_argument, "odd", "number");

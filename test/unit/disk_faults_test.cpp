@@ -48,14 +48,14 @@ TEST_CASE("publishing meets every fault and leaves no name, nor another content"
     INFO("fault " << static_cast<int>(fault) << " at call " << faults << ": "
                   << (fired ? faulty.where() : "none"));
     CHECK(content_of(*layer, 64) == before);
-    CHECK(scratch.entries() == 1);
+    CHECK(scratch.names().size() == 1);
     REQUIRE(published.ok() == !(fired && is_visible(fault)));
     if (!published.ok()) {
-      CHECK(target.entries() == 0);
+      CHECK(target.names().size() == 0);
       const auto again = layer->publish(directory.get(), "layer");
       const bool sync_failed = std::string_view(faulty.where()) == "fsync";
       CHECK(again.ok() == !sync_failed);
-      CHECK(target.entries() == (sync_failed ? 0 : 1));
+      CHECK(target.names().size() == (sync_failed ? 0 : 1));
       if (sync_failed) continue;
     }
     CHECK(content_of(*unwrap(open_layer(target / "layer", capacity, scratch)), 64) == before);
@@ -115,7 +115,7 @@ TEST_CASE("merging meets every fault and leaves nothing behind, nor the layers c
     INFO("fault " << static_cast<int>(fault) << " at call " << faults << ": "
                   << (fired ? faulty.where() : "none"));
     REQUIRE(merged.ok() == !(fired && is_visible(fault)));
-    CHECK(scratch.entries() == (merged.ok() ? 3 : 2));
+    CHECK(scratch.names().size() == (merged.ok() ? 3 : 2));
     CHECK(content_of(*layers[0], 64) == oldest);
     CHECK(content_of(*layers[1], 64) == newest);
     if (!merged.ok()) merged = merge_layers(layers, scratch.path, capacity);
@@ -151,7 +151,7 @@ TEST_CASE("a shared file is made or adopted wholly or not at all") {
         adopts ? SharedFile::adopt(std::move(file), scratch.path) : SharedFile::create(scratch.path);
     REQUIRE(faulty.disarm());
     CHECK(made.ok() == (fault == Fault::interrupted));
-    CHECK(scratch.entries() == (made.ok() ? 1 : 0));
+    CHECK(scratch.names().size() == (made.ok() ? 1 : 0));
   }
 }
 

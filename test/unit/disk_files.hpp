@@ -11,22 +11,13 @@
 #include <functional>
 #include <random>
 
+#include "temporary_directory.hpp"
+
 namespace cube::disk::test {
 
+using cube::test::TemporaryDirectory;
 using Bytes = std::vector<std::byte>;
 using Layers = std::vector<std::shared_ptr<const Layer>>;
-
-struct TemporaryDirectory {
-  std::string path;
-  TemporaryDirectory() {
-    char name[] = "/tmp/cube-disk-XXXXXX";
-    REQUIRE(::mkdtemp(name) != nullptr);
-    path = name;
-  }
-  ~TemporaryDirectory() { std::filesystem::remove_all(path); }
-  std::string operator/(const std::string& name) const { return path + "/" + name; }
-  std::ptrdiff_t entries() const { return std::distance(std::filesystem::directory_iterator(path), {}); }
-};
 
 template <class T>
 T unwrap(Result<T> result) {

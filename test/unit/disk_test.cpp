@@ -93,15 +93,15 @@ TEST_CASE("the scratch of a disk is made at the first write and goes with the di
   TemporaryDirectory directory, scratch;
   store(directory / "base", pattern(8192, 1));
   auto disk = open_disk(directory / "base", {}, 8192, scratch);
-  CHECK(scratch.entries() == 1);  // the base
+  CHECK(scratch.names().size() == 1);  // the base
   REQUIRE(write_bytes(*disk, 0, pattern(4096, 2)).ok());
-  CHECK(scratch.entries() == 2);
+  CHECK(scratch.names().size() == 2);
   Layers layers = disk->freeze();
   disk.reset();
-  CHECK(scratch.entries() == 1);
+  CHECK(scratch.names().size() == 1);
   layers.clear();
-  CHECK(scratch.entries() == 0);
-  CHECK(directory.entries() == 1);
+  CHECK(scratch.names().size() == 0);
+  CHECK(directory.names().size() == 1);
 }
 
 TEST_CASE("a 64 GiB disk holds on disk and in memory only what was written") {
@@ -174,7 +174,7 @@ TEST_CASE("a disk reads the same when its oldest layers are merged under it") {
     disk->replace_oldest(3, merged);
     CHECK(disk->freeze() == Layers{merged, layers.back()});
   }
-  CHECK(scratch.entries() == 3);  // the base, the merged layer, the newest: the others went
+  CHECK(scratch.names().size() == 3);  // the base, the merged layer, the newest: the others went
   CHECK(read_bytes(*disk, 0, 8 * 4096) == before);
 }
 

@@ -31,6 +31,7 @@ bool meets_fault(const char* name) {
 
 bool fails(const char* name) {
   if (fault == Fault::short_write || !meets_fault(name)) return false;
+  if (fault == Fault::death) ::_exit(death_status);
   errno = fault == Fault::no_space ? ENOSPC : fault == Fault::interrupted ? EINTR : EIO;
   return true;
 }
@@ -51,6 +52,12 @@ template <class Return, class... Arguments>
 Return call(const char* name, Arguments... arguments) {
   if (fails(name)) return -1;
   return call_libc<Return>(name, arguments...);
+}
+
+/// What removes files fails by death only.
+template <class... Arguments>
+int remove_call(const char* name, Arguments... arguments) {
+  return fault == Fault::death ? call<int>(name, arguments...) : call_libc<int>(name, arguments...);
 }
 
 template <class... Rest>
@@ -176,5 +183,11 @@ int renameat2(int from_directory, const char* from, int to_directory, const char
               unsigned flags) noexcept {
   return call<int>("renameat2", from_directory, from, to_directory, to, flags);
 }
+
+int unlink(const char* path) noexcept { return remove_call("unlink", path); }
+int unlinkat(int directory, const char* path, int flags) noexcept {
+  return remove_call("unlinkat", directory, path, flags);
+}
+int rmdir(const char* path) noexcept { return remove_call("rmdir", path); }
 
 }  // extern "C"

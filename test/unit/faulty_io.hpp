@@ -14,7 +14,7 @@
 // What counts: open and openat with O_CREAT, write, pwrite, writev, pwritev, copy_file_range, fallocate,
 // ftruncate, fchmod, fsync, fdatasync, link, linkat, mkdir, mkdirat, rename, renameat, renameat2; of any
 // thread, by whatever name (…64) libc knows them. What removes (unlink, close) does not: it is how tests and
-// destructors clean up. Output (descriptors 0 to 2) does not either.
+// destructors clean up; only death comes there, too. Output (descriptors 0 to 2) does not count either.
 #pragma once
 
 #include <cstdint>
@@ -26,7 +26,9 @@ enum class Fault {
   io_error,     ///< EIO, and nothing done
   interrupted,  ///< EINTR, and nothing done
   short_write,  ///< a part of the data is written; counts only calls that write more than one byte
+  death,        ///< the process ends before the call, with `death_status`; for a child of the test
 };
+inline constexpr int death_status = 113;
 
 /// One at a time.
 class FaultyIo {

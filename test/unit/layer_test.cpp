@@ -80,9 +80,9 @@ TEST_CASE("a shared file can be given names as long as it lives") {
     REQUIRE(::unlink((directory / "old").c_str()) == 0);
     REQUIRE(file->link(target.get(), "new").ok());
     CHECK(file->link(target.get(), "new").error().code == ErrorCode::already_exists);
-    CHECK(scratch.entries() == 1);
+    CHECK(scratch.names().size() == 1);
   }
-  CHECK(scratch.entries() == 0);
+  CHECK(scratch.names().size() == 0);
   CHECK(load(directory / "new") == Bytes(100));
 }
 
@@ -99,7 +99,7 @@ TEST_CASE("what cannot be linked is not adopted") {
   Fd nameless = unwrap(open_file(directory / "gone", O_RDONLY));
   REQUIRE(::unlink((directory / "gone").c_str()) == 0);
   CHECK(refused(std::move(nameless)) == "not_found");
-  CHECK(scratch.entries() == 0);
+  CHECK(scratch.names().size() == 0);
 }
 
 TEST_CASE("scratch files that a crash left are removed, and nothing else") {
@@ -107,13 +107,13 @@ TEST_CASE("scratch files that a crash left are removed, and nothing else") {
   CHECK(in_child([&] {
           const auto left = SharedFile::create(directory.path);
           if (!left) return 1;
-          ::_exit(directory.entries() == 1 ? 0 : 2);
+          ::_exit(directory.names().size() == 1 ? 0 : 2);
         }) == 0);
   store(directory / ".shared-notes", Bytes(1));
   store(directory / ".shared-0123456789ABCDEF", Bytes(1));
-  REQUIRE(directory.entries() == 3);
+  REQUIRE(directory.names().size() == 3);
   REQUIRE(remove_scratch_files(directory.path).ok());
-  CHECK(directory.entries() == 2);
+  CHECK(directory.names().size() == 2);
   CHECK(remove_scratch_files(directory / "missing").error().code == ErrorCode::not_found);
 }
 
@@ -210,7 +210,7 @@ TEST_CASE("a layer is published by several threads at once, and again by who ope
         (void)layer->publish(target.get(), std::to_string(i).c_str());
       });
   }
-  CHECK(directory.entries() == 8);
+  CHECK(directory.names().size() == 8);
   CHECK(publish(*layer, directory / "3").error().code == ErrorCode::already_exists);
   const auto opened = unwrap(open_layer(directory / "7", capacity, scratch));
   std::filesystem::remove(directory / "7");

@@ -35,11 +35,13 @@ class MemoryTemplates final : public templates::Templates {
     co_return info;
   }
 
-  Result<node::CloneSource> source(std::string_view reference) override {
+  Result<node::CloneSource> source(std::string_view reference) const override {
     const auto info = find(reference);
     if (!info.ok()) return info.error();
-    return node::CloneSource{info->id, info->name, nullptr};
+    return node::CloneSource{info->id, info->name, "", nullptr};
   }
+
+  void count_spawn(std::string_view) override {}
 
   asio::awaitable<Result<void>> remove(std::string reference) override {
     const auto info = find(reference);
@@ -51,6 +53,35 @@ class MemoryTemplates final : public templates::Templates {
   std::vector<templates::TemplateInfo> infos;
   std::optional<templates::BuildRequest> last_build;
   std::optional<Error> build_error;
+};
+
+class MemoryCheckpoints final : public node::Checkpoints {
+ public:
+  std::vector<node::CheckpointInfo> list() const override { return infos; }
+
+  Result<node::CheckpointInfo> find(std::string_view reference) const override {
+    const std::string_view name = reference.substr(0, reference.find(":default"));
+    for (const auto& info : infos)
+      if (name == info.id || name == info.name) return info;
+    return make_error(ErrorCode::not_found, "no such snapshot", std::string(reference));
+  }
+
+  Result<node::CloneSource> source(std::string_view reference) const override {
+    const auto info = find(reference);
+    if (!info.ok()) return info.error();
+    return node::CloneSource{info->template_id, info->template_name, info->id, nullptr};
+  }
+
+  asio::awaitable<Result<void>> remove(std::string reference) override {
+    if (error) co_return *error;
+    const auto info = find(reference);
+    if (!info.ok()) co_return info.error();
+    std::erase_if(infos, [&](const auto& each) { return each.id == info->id; });
+    co_return Result<void>{};
+  }
+
+  std::vector<node::CheckpointInfo> infos;  ///< newest first
+  std::optional<Error> error;               ///< of remove
 };
 
 class MemorySandboxes final : public node::Sandboxes {
@@ -82,6 +113,62 @@ class MemorySandboxes final : public node::Sandboxes {
     co_return Connected{*info, info->state == node::SandboxState::paused};
   }
 
+  asio::awaitable<Result<void>> pause(std::string id, PauseOptions options) override {
+    last_pause = options;
+    auto entered = enter(id, node::SandboxState::running, node::SandboxState::paused);
+    if (!entered.ok()) co_return entered.error();
+    (*entered)->paused_with_memory = options.with_memory;
+    co_return Result<void>{};
+  }
+
+  asio::awaitable<Result<node::SandboxInfo>> resume(std::string id, std::chrono::seconds timeout) override {
+    last_timeout = timeout;
+    const auto entered = enter(id, node::SandboxState::paused, node::SandboxState::running);
+    if (!entered.ok()) co_return entered.error();
+    co_return **entered;
+  }
+
+  asio::awaitable<Result<node::CheckpointInfo>> checkpoint(std::string id, std::string name,
+                                                           bool with_memory) override {
+    last_with_memory = with_memory;
+    const auto done = outcome(id);
+    if (!done.ok()) co_return done.error();
+    node::CheckpointInfo info;
+    info.id = std::string(19, 'c') + static_cast<char>('a' + kept.infos.size());
+    info.name = std::move(name);
+    info.sandbox_id = id;
+    info.created_at =
+        make("").started_at + std::chrono::nanoseconds(kept.infos.size() / 2);  // by twos at the same time
+    kept.infos.push_back(info);
+    std::ranges::sort(kept.infos, [](const auto& a, const auto& b) {
+      return a.created_at != b.created_at ? a.created_at > b.created_at : a.id < b.id;
+    });
+    co_return info;
+  }
+
+  asio::awaitable<Result<std::vector<Result<node::SandboxInfo>>>> fork(
+      std::string id, std::size_t count, std::chrono::seconds timeout) override {
+    last_timeout = timeout;
+    const auto done = outcome(id);
+    if (!done.ok()) co_return done.error();
+    std::vector<Result<node::SandboxInfo>> forks;
+    for (std::size_t i = 0; i < count; ++i) {
+      if (i == fails_at_fork)
+        forks.push_back(make_error(ErrorCode::deadline_exceeded, "the guest does not answer"));
+      else
+        forks.push_back(make("f" + std::to_string(i)));
+    }
+    co_return forks;
+  }
+
+  asio::awaitable<Result<node::SandboxInfo>> rollback(std::string id, std::string checkpoint) override {
+    const auto done = outcome(id);
+    if (!done.ok()) co_return done.error();
+    const auto found = kept.find(checkpoint);
+    if (!found.ok()) co_return make_error(ErrorCode::invalid_argument, "no such snapshot", checkpoint);
+    co_return *get(id);
+  }
+
   asio::awaitable<Result<void>> set_timeout(std::string id, std::chrono::seconds timeout) override {
     last_timeout = timeout;
     co_return outcome(id);
@@ -107,6 +194,8 @@ class MemorySandboxes final : public node::Sandboxes {
     co_return co_await http::connect_tcp("127.0.0.1", ports.at(port), std::chrono::seconds(10));
   }
 
+  node::Checkpoints& checkpoints() override { return kept; }
+
   void shut_down() override { infos.clear(); }
 
   static node::SandboxInfo make(std::string id) {
@@ -126,13 +215,25 @@ class MemorySandboxes final : public node::Sandboxes {
   }
 
   std::vector<node::SandboxInfo> infos;
+  MemoryCheckpoints kept;
   std::map<std::uint16_t, std::uint16_t> ports;  ///< of every sandbox: the guest's to this machine's
   std::optional<node::CreateRequest> last_create;
   std::optional<std::chrono::seconds> last_timeout;
+  std::optional<PauseOptions> last_pause;
+  std::optional<bool> last_with_memory;
+  std::size_t fails_at_fork = SIZE_MAX;
   std::optional<Error> error;
   int dials = 0;
 
  private:
+  Result<node::SandboxInfo*> enter(const std::string& id, node::SandboxState from, node::SandboxState to) {
+    CUBE_TRY(outcome(id));
+    const auto found = std::ranges::find(infos, id, &node::SandboxInfo::id);
+    if (found->state != from) return make_error(ErrorCode::conflict, "not in the state for that", id);
+    found->state = to;
+    return &*found;
+  }
+
   Result<void> outcome(const std::string& id) const {
     if (error) return *error;
     if (!get(id).ok()) return make_error(ErrorCode::not_found, "no such sandbox", id);

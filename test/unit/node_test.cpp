@@ -14,16 +14,6 @@ using namespace cube::node;
 
 namespace {
 
-struct TemporaryDirectory {
-  std::string path;
-  TemporaryDirectory() {
-    char name[] = "/tmp/cube-node-XXXXXX";
-    REQUIRE(::mkdtemp(name) != nullptr);
-    path = name;
-  }
-  ~TemporaryDirectory() { std::filesystem::remove_all(path); }
-};
-
 constexpr std::array all_states = {SandboxState::creating, SandboxState::running,  SandboxState::pausing,
                                    SandboxState::paused,   SandboxState::resuming, SandboxState::killing,
                                    SandboxState::dead};

@@ -7,23 +7,11 @@
 #include <filesystem>
 
 #include "template/files.hpp"
+#include "temporary_directory.hpp"
 
 using namespace cube;
 using namespace cube::templates;
-
-namespace {
-
-struct TemporaryDirectory {
-  std::string path;
-  TemporaryDirectory() {
-    char name[] = "/tmp/cube-template-XXXXXX";
-    REQUIRE(::mkdtemp(name) != nullptr);
-    path = name;
-  }
-  ~TemporaryDirectory() { std::filesystem::remove_all(path); }
-};
-
-}  // namespace
+using cube::test::TemporaryDirectory;
 
 TEST_CASE("an image is copied byte for byte, and its zeros take no room") {
   const TemporaryDirectory directory;
