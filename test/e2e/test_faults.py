@@ -280,4 +280,5 @@ def test_memory_that_a_guest_frees_goes_back_to_the_host(daemon):
         full = resident()
         assert full - before > 190 << 10
         box.commands.run("rm /dev/shm/large")
-        wait_until(lambda: resident() - before < 40 << 10, 60, "the host has its memory again")
+        # Most of it: some stays in the kernel's lists and caches, and the pool of the daemon may have grown.
+        wait_until(lambda: full - resident() > 150 << 10, 60, "the host has its memory again")
