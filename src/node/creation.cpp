@@ -15,6 +15,8 @@ using SteadyClock = std::chrono::steady_clock;
 
 namespace {
 
+constexpr milliseconds refill_delay{250};
+
 std::string ms_since(SteadyClock::time_point start) {
   return std::to_string(std::chrono::duration<double, std::milli>(SteadyClock::now() - start).count());
 }
@@ -62,7 +64,7 @@ awaitable<Result<SandboxInfo>> SandboxesImpl::create(CreateRequest request) {
   }
   if (settings_.on_created) settings_.on_created(*source);
   if (!warm) warm_.want_more(*source);
-  asio::post(executors_.loop, [self] { self->refill_warm_pool(); });  // when this request is over
+  refill_warm_pool_later();
   log(LogLevel::info, "node", "sandbox created",
       {{"sandbox", sandbox->info.id},
        {"template", source->template_id},
@@ -236,6 +238,19 @@ awaitable<Result<void>> SandboxesImpl::claim(SandboxPtr sandbox) {
   GuestClient guest(sandbox->running.machine);
   Identity identity{false, sandbox->env_vars};
   co_return co_await guest.init(init_request(*sandbox, std::move(identity)), settings_.guest_timeout);
+}
+
+/// What was just created is used at once: it has the processors first. Later requests do not put it off any
+/// further.
+void SandboxesImpl::refill_warm_pool_later() {
+  if (std::exchange(refill_due_, true)) return;
+  refill_.expires_after(refill_delay);
+  refill_.async_wait([weak = weak_from_this()](const asio::error_code& cancelled) {
+    const auto self = weak.lock();
+    if (cancelled || !self) return;
+    self->refill_due_ = false;
+    self->refill_warm_pool();
+  });
 }
 
 /// One at a time, and only while there are processors that no request needs.

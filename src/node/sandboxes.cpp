@@ -59,7 +59,8 @@ SandboxesImpl::SandboxesImpl(vmm::Executors executors, Store& store,
       shells_(settings_.kvm_fd, executors_.workers, settings_.shell_pool_limit),
       warm_(settings_.warm_pool_limit),
       coming_up_(executors_.loop, 2 * std::max(1u, std::thread::hardware_concurrency())),
-      housekeeping_(executors_.loop) {}
+      housekeeping_(executors_.loop),
+      refill_(executors_.loop) {}
 
 Result<void> SandboxesImpl::load() {
   CUBE_TRY(checkpoints_.load());
@@ -274,6 +275,7 @@ void SandboxesImpl::remove_paused_directory(const std::string& id) {
 void SandboxesImpl::shut_down() {
   shut_down_ = true;
   housekeeping_.cancel();
+  refill_.cancel();
   discard(warm_.drain());
   for (const auto& [id, sandbox] : std::exchange(sandboxes_, {})) {
     sandbox->deadline.cancel();

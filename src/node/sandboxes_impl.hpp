@@ -79,6 +79,7 @@ class SandboxesImpl final : public Sandboxes, public std::enable_shared_from_thi
   awaitable<Result<void>> come_up(SandboxPtr sandbox, CloneSource source, Identity identity);
   awaitable<Result<void>> claim(SandboxPtr sandbox);
   awaitable<Result<void>> go_live(SandboxPtr sandbox);
+  void refill_warm_pool_later();
   void refill_warm_pool();
   awaitable<void> warm_one(CloneSource source);
   void discard(const std::vector<SandboxPtr>& sandboxes);
@@ -102,6 +103,8 @@ class SandboxesImpl final : public Sandboxes, public std::enable_shared_from_thi
   WarmPool warm_;
   AsyncSemaphore coming_up_;  // machines whose guests become themselves; more at once would only be slower
   asio::steady_timer housekeeping_;
+  asio::steady_timer refill_;
+  bool refill_due_ = false;
   std::unordered_map<std::string, SandboxPtr> sandboxes_;
   std::size_t creating_ = 0;  // requests in progress: the warm pool is refilled when there are none to delay
   bool warming_ = false;
