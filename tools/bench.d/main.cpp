@@ -8,6 +8,7 @@ int main(int argc, char** argv) {
   Target target;
   CreateOptions create;
   DensityOptions density;
+  ChurnOptions churn;
   StateOptions state;
   CLI::App app{"cube-bench: measures a running cubed; tools/bench starts one in the lab"};
   app.require_subcommand(1);
@@ -28,6 +29,11 @@ int main(int argc, char** argv) {
   densities->add_option("--spare", density.spare_mib, "MiB of memory that stay available")
       ->capture_default_str();
 
+  CLI::App* churns = app.add_subcommand("churn", "sandboxes created and destroyed as fast as it goes");
+  churns->add_option("--template", churn.template_name)->capture_default_str();
+  churns->add_option("--count", churn.count)->capture_default_str();
+  churns->add_option("--clients", churn.clients)->capture_default_str();
+
   CLI::App* states =
       app.add_subcommand("state", "checkpoint, pause, resume, fork, rollback by what is dirty");
   states->add_option("--template", state.template_name)->capture_default_str();
@@ -38,6 +44,7 @@ int main(int argc, char** argv) {
 
   if (creates->parsed()) create_table(target, create);
   if (densities->parsed()) density_table(target, density);
+  if (churns->parsed()) return churn_table(target, churn);
   if (states->parsed()) state_table(target, state);
   return 0;
 }

@@ -25,6 +25,14 @@ struct DensityOptions {
 };
 void density_table(const Target& target, const DensityOptions& options);
 
+/// Sandboxes created and destroyed as fast as it goes. 1 if any of that failed.
+struct ChurnOptions {
+  std::string template_name = "base";
+  int count = 1000;
+  int clients = 4;
+};
+int churn_table(const Target& target, const ChurnOptions& options);
+
 /// Checkpoint, pause, resume, fork and rollback by how much was changed.
 struct StateOptions {
   std::string template_name = "base";
