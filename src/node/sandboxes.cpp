@@ -139,6 +139,10 @@ awaitable<Result<void>> SandboxesImpl::extend(std::string id, seconds duration) 
 awaitable<Result<void>> SandboxesImpl::move_deadline(SandboxPtr sandbox, TimePoint end) {
   sandbox->info.end_at = end;
   if (sandbox->info.state == SandboxState::running) arm_deadline(sandbox);
+  // Who pauses or resumes it writes its row; one of "pausing" after that would make it lost at the next
+  // start.
+  if (sandbox->info.state != SandboxState::running && sandbox->info.state != SandboxState::paused)
+    co_return Result<void>{};
   const SandboxRow row = to_row(*sandbox);
   co_return co_await run_on(executors_.workers, [&] { return store_.put_sandbox(row); });
 }
