@@ -1,5 +1,7 @@
 #include "api/sandbox_requests.hpp"
 
+#include <algorithm>
+
 #include "api/json_reader.hpp"
 
 namespace cube::api {
@@ -177,9 +179,13 @@ Result<SnapshotRequest> parse_snapshot(std::string_view body) {
     return refuse_unknown(value, name);
   }));
   request.with_memory = memory.value_or(true);
-  for (const std::string_view tag : {":default", ":latest"})
-    if (request.name.ends_with(tag)) request.name.resize(request.name.size() - tag.size());
-  if (!request.name.empty() && !is_template_name(request.name))
+  if (request.name.empty()) return request;
+  const std::size_t colon = request.name.find(':');
+  const std::string tag = colon == std::string::npos ? "default" : request.name.substr(colon + 1);
+  request.name.resize(std::min(colon, request.name.size()));
+  if (tag != "default" && tag != "latest")
+    return field_error("name", "may have the tag 'default' or 'latest' only");
+  if (!is_template_name(request.name))
     return field_error("name", "has 1 to 128 characters of a-z, 0-9, '-' and '_'");
   return request;
 }

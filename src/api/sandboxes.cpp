@@ -132,8 +132,10 @@ Answering pause_sandbox(const Context& context, Call& call) {
   if (!options.ok()) co_return problem_of(options.error());
   auto paused = co_await context.sandboxes.pause(*id, *options);
   if (paused.ok()) co_return no_content();
-  // The sandbox runs on: asking again may help.
-  if (paused.error().code == ErrorCode::unavailable) co_return problem(503, paused.error().describe());
+  // Its agent is silent and the sandbox runs on: asking again may help.
+  const ErrorCode code = paused.error().code;
+  if (code == ErrorCode::unavailable || code == ErrorCode::deadline_exceeded)
+    co_return problem(503, paused.error().describe());
   co_return sandbox_problem(*id, paused.error());
 }
 

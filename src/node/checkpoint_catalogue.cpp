@@ -155,7 +155,10 @@ awaitable<Result<void>> CheckpointCatalogue::remove(std::string reference) {
     if (entry.info.parent_id == gone.id) entry.info.parent_id = gone.parent_id;
   co_return co_await run_on(workers_, [&]() -> Result<void> {
     CUBE_TRY(store_.remove_checkpoint(gone.id));
-    return snapshot::remove(directory_of(gone.id));
+    auto removed = snapshot::remove(directory_of(gone.id));
+    // A damaged one may have lost its directory altogether.
+    if (!removed && removed.error().code == ErrorCode::not_found) return {};
+    return removed;
   });
 }
 

@@ -156,8 +156,9 @@ awaitable<Result<void>> SandboxesImpl::extend(std::string id, seconds duration) 
 awaitable<Result<void>> SandboxesImpl::move_deadline(SandboxPtr sandbox, TimePoint end) {
   sandbox->info.end_at = end;
   if (sandbox->info.state == SandboxState::running) arm_deadline(sandbox);
+  // Not over the row of one that is paused, resumed or killed at the same time: whoever does that writes it.
   const SandboxRow row = to_row(*sandbox);
-  co_return co_await run_on(executors_.workers, [&] { return store_.put_sandbox(row); });
+  co_return co_await run_on(executors_.workers, [&] { return store_.update_sandbox(row); });
 }
 
 void SandboxesImpl::arm_deadline(const SandboxPtr& sandbox) {

@@ -188,6 +188,16 @@ Result<void> Store::put_sandbox(const SandboxRow& row, Durability durability) {
   return durability == Durability::host ? checkpoint_log(database_) : Result<void>();
 }
 
+Result<void> Store::update_sandbox(const SandboxRow& row) {
+  const std::scoped_lock lock(mutex_);
+  return Statement(database_, "UPDATE sandbox SET end_at_ms = ?, record = ? WHERE id = ? AND state = ?")
+      .bind(row.end_at_ms)
+      .bind(row.record)
+      .bind(row.id)
+      .bind(row.state)
+      .run();
+}
+
 Result<void> Store::remove_sandbox(std::string_view id) {
   const std::scoped_lock lock(mutex_);
   return Statement(database_, "DELETE FROM sandbox WHERE id = ?").bind(id).run();

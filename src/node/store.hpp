@@ -62,6 +62,8 @@ class Store {
 
   Result<std::vector<SandboxRow>> sandboxes();
   Result<void> put_sandbox(const SandboxRow& row, Durability durability = Durability::process);
+  /// Only if it is there, in the same state; not an error otherwise.
+  Result<void> update_sandbox(const SandboxRow& row);
   Result<void> remove_sandbox(std::string_view id);
 
   Result<std::vector<CheckpointRow>> checkpoints();

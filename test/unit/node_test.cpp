@@ -1,13 +1,12 @@
-#include <fcntl.h>
-#include <sqlite3.h>
-#include <unistd.h>
-
+// What a node decides and remembers: states, the record of a sandbox, admission.
+#include <asio/io_context.hpp>
 #include <catch2/catch.hpp>
 #include <cube/node.hpp>
-#include <filesystem>
 #include <set>
+#include <thread>
 
 #include "node/lifecycle.hpp"
+#include "node/sandbox_record.hpp"
 
 using namespace cube;
 using namespace cube::node;
@@ -17,6 +16,12 @@ namespace {
 constexpr std::array all_states = {SandboxState::creating, SandboxState::running,  SandboxState::pausing,
                                    SandboxState::paused,   SandboxState::resuming, SandboxState::killing,
                                    SandboxState::dead};
+
+template <class T>
+T must(Result<T> result) {
+  if (!result.ok()) FAIL(result.error().describe());
+  return std::move(result).value();
+}
 
 }  // namespace
 
@@ -34,62 +39,19 @@ TEST_CASE("every sandbox can reach its end, and the dead stay dead") {
   CHECK_FALSE(may_become(SandboxState::paused, SandboxState::running));  // only by resuming
 }
 
-TEST_CASE("what the store was told is there after it is opened again") {
-  const TemporaryDirectory directory;
-  const std::string path = directory.path + "/store.db";
-  {
-    const auto store = Store::open(path);
-    REQUIRE(store.ok());
-    REQUIRE((*store)->put_sandbox({"i1", "t1", "running", 5, 6}).ok());
-    REQUIRE((*store)->put_sandbox({"i1", "t1", "running", 5, 7}).ok());
-    REQUIRE((*store)->put_sandbox({"i2", "t1", "running", 5, 6}).ok());
-    REQUIRE((*store)->remove_sandbox("i2").ok());
-    REQUIRE((*store)->put_template({"t1", "base", 2, 512, 800, 1}).ok());
-    REQUIRE((*store)->put_template({"t2", "base", 4, 1024, 800, 2}).ok());
+TEST_CASE("a sandbox is paused, resumed and killed by the table alone") {
+  CHECK(may_become(SandboxState::pausing, SandboxState::running));  // it could not be paused
+  CHECK(may_become(SandboxState::resuming, SandboxState::paused));  // it could not be resumed
+  for (const SandboxState alive :
+       {SandboxState::running, SandboxState::pausing, SandboxState::paused, SandboxState::resuming})
+    CHECK(may_become(alive, SandboxState::killing));
+  CHECK_FALSE(may_become(SandboxState::running, SandboxState::paused));  // only by pausing
+  std::set<std::string_view> names;
+  for (const SandboxState state : all_states) {
+    CHECK_FALSE(may_become(state, state));
+    names.insert(to_string(state));
   }
-  const auto store = Store::open(path);
-  REQUIRE(store.ok());
-  const auto sandboxes = (*store)->sandboxes();
-  REQUIRE(sandboxes.ok());
-  REQUIRE(sandboxes->size() == 1);
-  CHECK(sandboxes->front().id == "i1");
-  CHECK(sandboxes->front().end_at_ms == 7);
-  const auto templates = (*store)->templates();
-  REQUIRE(templates.ok());
-  REQUIRE(templates->size() == 1);  // the name went over to the newer one
-  CHECK(templates->front().id == "t2");
-  CHECK(templates->front().memory_mib == 1024);
-}
-
-TEST_CASE("names that try to be SQL are only names") {
-  const TemporaryDirectory directory;
-  const auto store = Store::open(directory.path + "/store.db");
-  REQUIRE(store.ok());
-  const std::string hostile = "x'); DROP TABLE sandbox; --";
-  REQUIRE((*store)->put_sandbox({hostile, "t", "running", 1, 2}).ok());
-  const auto rows = (*store)->sandboxes();
-  REQUIRE(rows.ok());
-  CHECK(rows->front().id == hostile);
-}
-
-TEST_CASE("a store of another version, or none at all, is refused with its path") {
-  const TemporaryDirectory directory;
-  const std::string path = directory.path + "/store.db";
-  sqlite3* other = nullptr;
-  REQUIRE(sqlite3_open(path.c_str(), &other) == SQLITE_OK);
-  REQUIRE(sqlite3_exec(other, "PRAGMA user_version=99", nullptr, nullptr, nullptr) == SQLITE_OK);
-  sqlite3_close(other);
-  const auto newer = Store::open(path);
-  REQUIRE_FALSE(newer.ok());
-  CHECK(newer.error().code == ErrorCode::conflict);
-  CHECK(newer.error().describe().find(path) == 0);
-
-  const std::string junk = directory.path + "/junk.db";
-  REQUIRE(write_file_atomically(junk, std::string(8192, 'x')).ok());
-  const auto damaged = Store::open(junk);
-  REQUIRE_FALSE(damaged.ok());
-  CHECK(damaged.error().code == ErrorCode::corrupt);
-  CHECK_FALSE(Store::open(directory.path + "/missing/store.db").ok());
+  CHECK(names.size() == all_states.size());
 }
 
 TEST_CASE("admission counts what is promised and gets it back") {
@@ -114,4 +76,112 @@ TEST_CASE("the host's memory is read") {
   REQUIRE(memory.ok());
   CHECK(memory->total_mib > 0);
   CHECK(memory->available_mib <= memory->total_mib);
+}
+
+TEST_CASE("what is promised may be given back on any thread, once for each promise") {
+  Admission admission({1000, 10});
+  auto kept = must(admission.reserve(400));
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 6; ++i)
+    threads.emplace_back([promise = must(admission.reserve(100))]() mutable {
+      const auto copy = promise;
+      promise.reset();
+    });
+  for (std::thread& thread : threads) thread.join();
+  threads.clear();
+  auto rest = must(admission.reserve(600));
+  CHECK_FALSE(admission.reserve(1).ok());
+  rest.reset();
+  // A promise outlives whoever made it.
+  auto orphan = must(std::make_unique<Admission>(Admission::Limits{10, 1})->reserve(10));
+  orphan.reset();
+  CHECK(admission.reserve(600).ok());
+}
+
+TEST_CASE("the host is short of memory when less than a 32nd is available") {
+  CHECK(short_of_memory({3200, 99}));
+  CHECK_FALSE(short_of_memory({3200, 100}));
+}
+
+// --- The record ---
+
+namespace {
+
+std::string record_without(const std::string& record, const std::string& key) {
+  const std::size_t at = record.find("\"" + key + "\":");
+  REQUIRE(at != std::string::npos);
+  std::string cut = record;
+  return cut.replace(at, key.size() + 2, "\"x" + key + "\"");
+}
+
+}  // namespace
+
+TEST_CASE("a sandbox comes back from its row as it went in") {
+  asio::io_context loop;
+  Sandbox sandbox(loop.get_executor());
+  SandboxInfo& info = sandbox.info;
+  info.id = "iabc";
+  info.template_id = "t1";
+  info.template_name = "base \"quoted\"";
+  info.state = SandboxState::paused;
+  info.started_at = from_ms(1767323045678);
+  info.end_at = from_ms(1767323099999);
+  info.vcpu_count = 3;
+  info.memory_mib = 1ull << 33;
+  info.disk_mib = 10;
+  info.metadata = {{"a", "1"}, {"\u00e4\n", ""}};
+  info.envd_version = "0.5.7";
+  info.access_token = "secret";
+  info.auto_pause = true;
+  info.auto_pause_memory = false;
+  info.auto_resume = GENERATE(false, true);
+  info.paused_with_memory = false;
+  sandbox.env_vars = {{"PATH", "/bin:=x"}};
+  sandbox.timeout = std::chrono::seconds(77);
+  sandbox.checkpoint_id = "c1";
+
+  const SandboxRow row = to_row(sandbox);
+  CHECK(row.state == "paused");
+  Sandbox back(loop.get_executor());
+  REQUIRE(from_row(row, back).ok());
+  back.info.state = info.state;  // what it means is for who reads the rows
+  CHECK(to_row(back).record == row.record);
+  CHECK(back.info.id == "iabc");
+  CHECK(back.info.template_name == info.template_name);
+  CHECK(back.info.started_at == info.started_at);
+  CHECK(back.info.end_at == info.end_at);
+  CHECK(back.info.vcpu_count == 3);
+  CHECK(back.info.memory_mib == info.memory_mib);
+  CHECK(back.info.metadata == info.metadata);
+  CHECK(back.info.access_token == "secret");
+  CHECK(back.info.auto_pause);
+  CHECK_FALSE(back.info.auto_pause_memory);
+  CHECK(back.info.auto_resume == info.auto_resume);
+  CHECK_FALSE(back.info.paused_with_memory);
+  CHECK(back.env_vars == sandbox.env_vars);
+  CHECK(back.timeout == sandbox.timeout);
+  CHECK(back.checkpoint_id == "c1");
+}
+
+TEST_CASE("a record that lacks a member, or is none, is corrupt and names the sandbox") {
+  asio::io_context loop;
+  const Sandbox sandbox(loop.get_executor());
+  SandboxRow row = to_row(sandbox);
+  row.id = "iabc";
+  const std::string intact = row.record;
+  std::vector<std::string> damaged = {
+      "", "{", "[]", "null", "{}", intact.substr(0, intact.size() - 1), intact + "x"};
+  for (const char* key : {"template_name", "vcpu_count", "memory_mib", "disk_mib", "metadata", "env_vars",
+                          "envd_version", "access_token", "auto_pause", "auto_pause_memory", "auto_resume",
+                          "paused_with_memory", "timeout_s", "checkpoint_id"})
+    damaged.push_back(record_without(intact, key));
+  for (const std::string& record : damaged) {
+    INFO(record);
+    row.record = record;
+    Sandbox into(loop.get_executor());
+    const auto read = from_row(row, into);
+    REQUIRE_FALSE(read.ok());
+    CHECK(read.error().code == ErrorCode::corrupt);
+    CHECK(read.error().object == "iabc");
+  }
 }
