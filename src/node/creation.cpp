@@ -16,6 +16,7 @@ using SteadyClock = std::chrono::steady_clock;
 namespace {
 
 constexpr milliseconds refill_delay{250};
+constexpr milliseconds longest_wait_for_memory{2'000};
 
 std::string ms_since(SteadyClock::time_point start) {
   return std::to_string(std::chrono::duration<double, std::milli>(SteadyClock::now() - start).count());
@@ -49,11 +50,13 @@ awaitable<Result<SandboxInfo>> SandboxesImpl::create(CreateRequest request) {
     apply(*sandbox, std::move(request));
     up = co_await claim(sandbox);
   } else {
+    auto reservation = co_await reserve(source->snapshot->shape());
+    if (!reservation.ok()) co_return reservation.error();
     sandbox = std::make_shared<Sandbox>(executors_.loop);
     describe(*sandbox, *source);
     apply(*sandbox, std::move(request));
     Identity identity{true, sandbox->env_vars};
-    up = co_await come_up(sandbox, *source, std::move(identity));
+    up = co_await come_up(sandbox, *source, std::move(*reservation), std::move(identity));
   }
   if (up->ok()) up = co_await go_live(sandbox);
   if (!up->ok()) {
@@ -80,13 +83,21 @@ Result<CloneSource> SandboxesImpl::source_of(std::string_view reference) {
   return find_template_(reference);
 }
 
-/// What only saves time gives way to what was asked for.
-Result<Reservation> SandboxesImpl::reserve(const snapshot::Shape& shape) {
+/// What only saves time gives way to what was asked for; its memory is free when its machines have ended.
+awaitable<Result<Reservation>> SandboxesImpl::reserve(const snapshot::Shape& shape) {
   const std::uint64_t memory_mib = shape.memory_bytes >> 20;
   auto reservation = admission_.reserve(memory_mib);
-  if (reservation.ok() || warm_.size() == 0) return reservation;
+  if (reservation.ok() || warm_.size() == 0) co_return reservation;
   discard(warm_.drain());
-  return admission_.reserve(memory_mib);
+  asio::steady_timer pause(executors_.loop);
+  const auto deadline = SteadyClock::now() + longest_wait_for_memory;
+  while (!reservation.ok() && SteadyClock::now() < deadline) {
+    pause.expires_after(milliseconds(5));
+    asio::error_code ignored;
+    co_await pause.async_wait(asio::redirect_error(asio::use_awaitable, ignored));
+    reservation = admission_.reserve(memory_mib);
+  }
+  co_return reservation;
 }
 
 void SandboxesImpl::describe(Sandbox& sandbox, const CloneSource& source) const {
@@ -117,10 +128,9 @@ void SandboxesImpl::apply(Sandbox& sandbox, CreateRequest request) {
 }
 
 /// From a snapshot to a guest that is the sandbox and nobody else.
-awaitable<Result<void>> SandboxesImpl::come_up(SandboxPtr sandbox, CloneSource source, Identity identity) {
-  auto reservation = reserve(source.snapshot->shape());
-  if (!reservation) co_return std::move(reservation).error();
-  auto running = co_await start(sandbox, source.snapshot, std::move(*reservation), std::move(identity));
+awaitable<Result<void>> SandboxesImpl::come_up(SandboxPtr sandbox, CloneSource source,
+                                               Reservation reservation, Identity identity) {
+  auto running = co_await start(sandbox, source.snapshot, std::move(reservation), std::move(identity));
   if (!running) co_return std::move(running).error();
   sandbox->running = std::move(*running);
   co_return Result<void>{};
@@ -263,17 +273,19 @@ void SandboxesImpl::refill_warm_pool() {
   const double share =
       static_cast<double>(warm_.memory_bytes() >> 20) / static_cast<double>(memory->total_mib);
   if (share >= settings_.warm_memory_share) return;
+  auto reservation = admission_.reserve(source->snapshot->shape().memory_bytes >> 20);
+  if (!reservation) return;  // a full host has no room for what only saves time
   warming_ = true;
-  asio::co_spawn(executors_.loop, warm_one(std::move(*source)), asio::detached);
+  asio::co_spawn(executors_.loop, warm_one(std::move(*source), std::move(*reservation)), asio::detached);
 }
 
-awaitable<void> SandboxesImpl::warm_one(CloneSource source) {
+awaitable<void> SandboxesImpl::warm_one(CloneSource source, Reservation reservation) {
   const auto self = shared_from_this();
   const auto sandbox = std::make_shared<Sandbox>(executors_.loop);
   describe(*sandbox, source);
   sandbox->info.started_at = Clock::now();
   Identity identity{true, std::map<std::string, std::string>{}};
-  const auto up = co_await come_up(sandbox, source, std::move(identity));
+  const auto up = co_await come_up(sandbox, source, std::move(reservation), std::move(identity));
   std::uint64_t bytes = 0;
   if (up.ok())
     bytes = co_await run_on(executors_.workers,

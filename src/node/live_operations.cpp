@@ -89,30 +89,26 @@ awaitable<Result<void>> SandboxesImpl::pause_running(SandboxPtr sandbox, PauseOp
     return take_to_disk(running, sandbox->snapshot, options.with_memory, paused_directory(id));
   });
   if (!captured) co_return std::move(captured).error();
-  const auto undo = [&] { remove_paused_directory(id); };
   if (sandbox->info.state != SandboxState::pausing) {  // killed meanwhile
-    undo();
+    co_await remove_paused_directory(id);
     co_return sandbox_not_found(id);
   }
 
   sandbox->info.paused_with_memory = options.with_memory;
   SandboxRow row = to_row(*sandbox);
   row.state = to_string(SandboxState::paused);
-  const auto saved = co_await run_on(executors_.workers, [&]() -> Result<void> {
-    auto stored = store_.put_sandbox(row, Durability::host);
-    if (stored) return {};
-    if (const auto resumed = running.machine->resume(); !resumed)
-      log(LogLevel::error, "node", resumed.error().describe());
-    return stored;
-  });
+  const auto saved =
+      co_await run_on(executors_.workers, [&] { return store_.put_sandbox(row, Durability::host); });
   if (sandbox->info.state != SandboxState::pausing) {
-    undo();
+    co_await remove_paused_directory(id);
     // The kill has removed its row before, or this one came later than that.
     co_await run_on(executors_.workers, [&] { return store_.remove_sandbox(id).ok(); });
     co_return sandbox_not_found(id);
   }
   if (!saved.ok()) {
-    undo();
+    co_await remove_paused_directory(id);
+    if (const auto resumed = running.machine->resume(); !resumed.ok())
+      log(LogLevel::error, "node", resumed.error().describe(), {{"sandbox", id}});
     co_return saved.error();
   }
   enter(*sandbox, SandboxState::paused);
@@ -168,7 +164,7 @@ awaitable<Result<void>> SandboxesImpl::resume_paused(SandboxPtr sandbox, seconds
                                           damage.object.substr(damage.object.rfind('/') + 1) + ": " +
                                           damage.message);
   }
-  auto reservation = reserve(sandbox->snapshot->shape());
+  auto reservation = co_await reserve(sandbox->snapshot->shape());
   if (!reservation) co_return std::move(reservation).error();
   Identity identity{false, std::nullopt};
   if (!sandbox->snapshot->has_memory()) identity.env_vars = sandbox->env_vars;
@@ -200,9 +196,17 @@ awaitable<Result<void>> SandboxesImpl::resume_paused(SandboxPtr sandbox, seconds
   sandbox->running = std::move(*running);
   enter(*sandbox, SandboxState::running);
   arm_deadline(sandbox);
-  remove_paused_directory(id);
+  asio::co_spawn(executors_.loop, forget_pause(sandbox), asio::detached);
   log(LogLevel::info, "node", "sandbox resumed", {{"sandbox", id}, {"ms", ms_since(started)}});
   co_return Result<void>{};
+}
+
+/// What a running sandbox was resumed from is of no use any more. In turn with a next pause, which writes to
+/// the same place.
+awaitable<void> SandboxesImpl::forget_pause(SandboxPtr sandbox) {
+  const auto self = shared_from_this();
+  const auto turn = co_await sandbox->operation.lock();
+  if (sandbox->info.state != SandboxState::paused) co_await remove_paused_directory(sandbox->info.id);
 }
 
 // --- Captures of running sandboxes ---
@@ -289,8 +293,13 @@ awaitable<Result<std::vector<Result<SandboxInfo>>>> SandboxesImpl::fork(std::str
     const auto child = std::make_shared<Sandbox>(executors_.loop);
     describe(*child, source);
     apply(*child, request);
+    auto reservation = co_await reserve(source.snapshot->shape());
+    if (!reservation.ok()) {
+      outcomes[index] = reservation.error();
+      co_return;
+    }
     Identity identity{true, std::nullopt};
-    auto up = co_await come_up(child, source, std::move(identity));
+    auto up = co_await come_up(child, source, std::move(*reservation), std::move(identity));
     if (up.ok()) up = co_await go_live(child);
     if (!up.ok()) {
       bury(child);
@@ -318,7 +327,7 @@ awaitable<Result<SandboxInfo>> SandboxesImpl::rollback(std::string id, std::stri
         "snapshot '" + checkpoint->id + "' is neither of this sandbox nor one it descends from");
   const auto source = checkpoints_.source(checkpoint->id);
   if (!source.ok()) co_return source.error();
-  auto reservation = reserve(source->snapshot->shape());
+  auto reservation = co_await reserve(source->snapshot->shape());
   if (!reservation) co_return std::move(reservation).error();
   Identity identity{false, sandbox->env_vars};
   auto running = co_await start(sandbox, source->snapshot, std::move(*reservation), std::move(identity));

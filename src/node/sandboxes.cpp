@@ -266,11 +266,11 @@ void SandboxesImpl::retire(Running& running) {
   running = {};
 }
 
-void SandboxesImpl::remove_paused_directory(const std::string& id) {
-  asio::post(executors_.workers, [path = paused_directory(id), id] {
-    if (const auto removed = snapshot::remove(path); !removed.ok())
-      log(LogLevel::warning, "node", removed.error().describe(), {{"sandbox", id}});
-  });
+awaitable<void> SandboxesImpl::remove_paused_directory(std::string id) {
+  const auto removed =
+      co_await run_on(executors_.workers, [&] { return snapshot::remove(paused_directory(id)); });
+  if (!removed.ok() && removed.error().code != ErrorCode::not_found)
+    log(LogLevel::warning, "node", removed.error().describe(), {{"sandbox", id}});
 }
 
 void SandboxesImpl::shut_down() {

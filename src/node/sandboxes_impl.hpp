@@ -63,12 +63,13 @@ class SandboxesImpl final : public Sandboxes, public std::enable_shared_from_thi
   void bury(const SandboxPtr& sandbox);
   static void retire(Running& running);
   std::string paused_directory(const std::string& id) const { return settings_.paused_directory + "/" + id; }
-  void remove_paused_directory(const std::string& id);
+  /// With the operation's turn, or for a sandbox that is gone: the next pause writes to the same place.
+  awaitable<void> remove_paused_directory(std::string id);
   awaitable<void> keep_house();
 
   // --- creation.cpp ---
   Result<CloneSource> source_of(std::string_view reference);
-  Result<Reservation> reserve(const snapshot::Shape& shape);
+  awaitable<Result<Reservation>> reserve(const snapshot::Shape& shape);
   void describe(Sandbox& sandbox, const CloneSource& source) const;
   static void apply(Sandbox& sandbox, CreateRequest request);
   awaitable<Result<Running>> start(SandboxPtr sandbox, snapshot::SnapshotPtr snapshot,
@@ -76,17 +77,19 @@ class SandboxesImpl final : public Sandboxes, public std::enable_shared_from_thi
   Result<Running> start_machine(const SandboxPtr& sandbox, const snapshot::Snapshot& snapshot,
                                 Reservation reservation);
   guest::InitRequest init_request(const Sandbox& sandbox, Identity identity) const;
-  awaitable<Result<void>> come_up(SandboxPtr sandbox, CloneSource source, Identity identity);
+  awaitable<Result<void>> come_up(SandboxPtr sandbox, CloneSource source, Reservation reservation,
+                                  Identity identity);
   awaitable<Result<void>> claim(SandboxPtr sandbox);
   awaitable<Result<void>> go_live(SandboxPtr sandbox);
   void refill_warm_pool_later();
   void refill_warm_pool();
-  awaitable<void> warm_one(CloneSource source);
+  awaitable<void> warm_one(CloneSource source, Reservation reservation);
   void discard(const std::vector<SandboxPtr>& sandboxes);
 
   // --- live_operations.cpp ---
   awaitable<Result<void>> pause_running(SandboxPtr sandbox, PauseOptions options);
   awaitable<Result<void>> resume_paused(SandboxPtr sandbox, std::chrono::seconds timeout);
+  awaitable<void> forget_pause(SandboxPtr sandbox);
   awaitable<Result<void>> make_running(SandboxPtr sandbox, std::chrono::seconds timeout);
   awaitable<Result<snapshot::SnapshotPtr>> capture_running(SandboxPtr sandbox, bool with_memory);
   void merge_behind(const SandboxPtr& sandbox);
