@@ -1,8 +1,8 @@
 // The kernel reports free memory in passes 2 s apart (PAGE_REPORTING_DELAY), each a sixteenth of a free list
 // but at least 64 blocks, and marks what it has reported. A pass walks and dirties the descriptors of every
 // page it reports. A snapshot taken in between leaves the remaining passes to each clone: in a fresh clone of
-// 512 MiB one was half of all page faults. The only trace the passes leave for user space are the interrupts
-// of the balloon.
+// 512 MiB one was, with what hung on it, about half of all page faults. The only trace the passes leave for
+// user space are the interrupts of the balloon.
 #include "settle.hpp"
 
 #include <asio/redirect_error.hpp>
