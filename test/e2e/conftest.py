@@ -191,6 +191,16 @@ def code_interpreter(daemon):
 
 
 @pytest.fixture
+def poolless(daemon):
+    """The daemon without pools, which have a right to grow: for counting what is left behind."""
+    daemon.signal("TERM")
+    daemon.start(options=("--warm-sandboxes", "0", "--vm-shells", "0"))
+    yield daemon
+    daemon.signal("TERM")
+    daemon.start()
+
+
+@pytest.fixture
 def sandbox(daemon):
     from e2b import Sandbox
 

@@ -86,7 +86,8 @@ def test_an_image_without_an_agent_says_so_on_its_console(daemon):
     daemon.host.shell(f"rm -r {lab_images}")
 
 
-def test_a_clone_that_does_not_answer_is_not_handed_out(daemon):
+def test_a_clone_that_does_not_answer_is_not_handed_out(poolless):
+    daemon = poolless
     daemon.cubectl("template", "build", "mute", "--image", "base.ext4", "--ready-cmd",
                    "rm /etc/hostname && mkfifo /etc/hostname")  # the agent waits for ever when it writes the name
     before = daemon.footprint()

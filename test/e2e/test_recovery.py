@@ -130,13 +130,13 @@ def test_a_template_deleted_under_its_sandboxes(daemon):
         assert daemon.request("POST", "/v2/sandboxes", {"templateID": "short-lived"})[0] == 404
 
 
-def test_a_thousand_sandboxes_leave_nothing_behind(daemon):
+def test_a_thousand_sandboxes_leave_nothing_behind(poolless):
+    daemon = poolless
+
     def come_and_go(count):
         return daemon.host.shell(f"{BUILD}/tools/bench.d/cube-bench --port {daemon.host.api_port} --api-key {KEY} churn "
                                  f"--count {count} --clients 4")
 
-    daemon.signal("TERM")
-    daemon.start(options=("--warm-sandboxes", "0", "--vm-shells", "0"))  # pools have a right to grow
     come_and_go(20)
     before = daemon.footprint()
     print(come_and_go(1000))
@@ -146,5 +146,3 @@ def test_a_thousand_sandboxes_leave_nothing_behind(daemon):
         return all(after[name] <= before[name] + slack for name, slack in
                    (("descriptors", 2), ("mappings", 24), ("threads", 0), ("files", 0)))
     wait_until(back_to_before, 60, f"everything is as before: {before}, now {daemon.footprint()}")
-    daemon.signal("TERM")
-    daemon.start()
