@@ -114,8 +114,8 @@ struct MemoryImage {
 /// Refuses a descriptor that is not KVM of the stable API version 12, or lacks what the monitor needs.
 Result<void> check_kvm(int kvm_fd);
 
-/// What KVM offers every machine of this host. Asking takes 0.3 ms, more than all else a shell needs
-/// together, so whoever makes many asks once.
+/// What KVM offers every machine of this host. Asking takes 0.3 ms, nearly as long as making a shell, so
+/// whoever makes many asks once.
 struct HostProfile;
 Result<std::shared_ptr<const HostProfile>> examine_host(int kvm_fd);
 

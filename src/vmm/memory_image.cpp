@@ -44,7 +44,8 @@ Result<void> check(const MemoryImage& image, std::uint64_t memory_bytes) {
   CUBE_TRY(sizes.check(image.base_fd, 0, memory_bytes));
   std::uint64_t end_of_last = 0;
   for (const Run& run : image.runs) {
-    if (run.memory_offset % page_size != 0 || run.bytes % page_size != 0 || run.file_offset % page_size != 0)
+    if (run.memory_offset % page_size != 0 || run.bytes % page_size != 0 || run.bytes == 0 ||
+        run.file_offset % page_size != 0)
       return corrupt("a run of guest memory is not made of whole pages");
     if (run.memory_offset < end_of_last || run.memory_offset > memory_bytes ||
         run.bytes > memory_bytes - run.memory_offset)

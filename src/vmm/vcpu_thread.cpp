@@ -40,11 +40,8 @@ VcpuThread::VcpuThread(Vcpu& vcpu, ExitHandler& handler, std::uint32_t index)
   sigset_t all, before;
   sigfillset(&all);
   ::pthread_sigmask(SIG_SETMASK, &all, &before);
-  thread_ = std::thread([this] { main(); });
+  thread_ = std::thread([this, index] { main(index); });
   ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  char name[16];
-  std::snprintf(name, sizeof name, "vcpu%u", index);
-  ::pthread_setname_np(thread_.native_handle(), name);
 }
 
 void VcpuThread::join() {
@@ -85,8 +82,11 @@ void VcpuThread::kick() {
   ::pthread_kill(thread_.native_handle(), kick_signal());
 }
 
-void VcpuThread::main() {
+void VcpuThread::main(std::uint32_t index) {
   block_other_signals();
+  char name[16];
+  std::snprintf(name, sizeof name, "vcpu%u", index);
+  ::pthread_setname_np(::pthread_self(), name);  // of another thread it would go through /proc
   while (obey()) run_until_interrupted();
 }
 

@@ -50,7 +50,7 @@ class VcpuThread {
  private:
   enum class Command { park, run, quit };
 
-  void main();
+  void main(std::uint32_t index);
   bool obey();
   void run_until_interrupted();
   bool handle_exit();

@@ -245,6 +245,7 @@ TEST_CASE("runs that do not fit the memory or their file are refused") {
   CHECK(refusal(host, parent, {{mib, page_size, fd, mib}}) == ErrorCode::corrupt);
   CHECK(refusal(host, parent, {{mib, page_size, fd, UINT64_MAX - page_size + 1}}) == ErrorCode::corrupt);
   CHECK(refusal(host, parent, {{mib, page_size / 2, fd, 0}}) == ErrorCode::corrupt);
+  CHECK(refusal(host, parent, {{mib, 0, fd, 0}}) == ErrorCode::corrupt);
   CHECK(refusal(host, parent, {{mib + 1, page_size, fd, 0}}) == ErrorCode::corrupt);
   CHECK(refusal(host, parent, {{mib, page_size, fd, 1}}) == ErrorCode::corrupt);
   CHECK(refusal(host, parent, {{guest_memory_bytes, page_size, fd, 0}}) == ErrorCode::corrupt);
