@@ -15,6 +15,7 @@
 // ftruncate, fchmod, fsync, fdatasync, link, linkat, mkdir, mkdirat, rename, renameat, renameat2; of any
 // thread, by whatever name (…64) libc knows them. What removes (unlink, close) does not: it is how tests and
 // destructors clean up; only death comes there, too. Output (descriptors 0 to 2) does not count either.
+// Syncing is left at that, because it takes most of the time and no test here sees a host lose its power.
 #pragma once
 
 #include <cstdint>

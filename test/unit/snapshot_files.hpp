@@ -158,4 +158,11 @@ inline SnapshotPtr capture_chain(const Place& place, std::size_t layers) {
   return snapshot;
 }
 
+inline std::string text_of(const std::string& path) { return read_file(path, 64u << 20).value(); }
+
+inline Error error_of_opening(const Place& place, const std::string& directory) {
+  auto files = open_files(directory, place.scratch);
+  return files ? Error{ErrorCode::internal, "opened", 0, ""} : std::move(files).error();
+}
+
 }  // namespace cube::snapshot::test

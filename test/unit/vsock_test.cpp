@@ -1013,11 +1013,16 @@ TEST_CASE("a device is shut down from a worker under load") {
     auto stream = co_await device.connect(agent_port, 10s);
     const std::string data = pattern(100'000);
     std::string buffer(1000, '\0');
-    while (stream.ok()) {
+    bool alive = stream.ok();
+    while (alive) {
       const auto written = co_await (*stream)->write(asio::buffer(data));
-      if (!written.ok()) break;
-      const auto read = co_await (*stream)->read_some(asio::buffer(buffer));
-      if (!read.ok()) break;
+      alive = written.ok();
+      // All of the echo, or both sides would wait for the other to read.
+      for (std::size_t left = data.size(); alive && left > 0;) {
+        const auto read = co_await (*stream)->read_some(asio::buffer(buffer));
+        alive = read.ok() && *read > 0;
+        if (alive) left -= *read;
+      }
     }
     ++out;
   };
