@@ -7,7 +7,7 @@
 #include <map>
 #include <thread>
 
-#include "core/async_mutex.hpp"
+#include "core/async_semaphore.hpp"
 #include "event_loop.hpp"
 
 using namespace cube;

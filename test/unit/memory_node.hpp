@@ -194,6 +194,7 @@ class MemorySandboxes final : public node::Sandboxes {
     co_return co_await http::connect_tcp("127.0.0.1", ports.at(port), std::chrono::seconds(10));
   }
 
+  Status status() const override { return current; }
   node::Checkpoints& checkpoints() override { return kept; }
 
   void shut_down() override { infos.clear(); }
@@ -222,6 +223,7 @@ class MemorySandboxes final : public node::Sandboxes {
   std::optional<PauseOptions> last_pause;
   std::optional<bool> last_with_memory;
   std::size_t fails_at_fork = SIZE_MAX;
+  Status current;
   std::optional<Error> error;
   int dials = 0;
 

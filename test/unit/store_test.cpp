@@ -161,3 +161,20 @@ TEST_CASE("a store of another version, or none at all, is refused with its path"
   CHECK(damaged.error().code == ErrorCode::corrupt);
   CHECK_FALSE(Store::open(directory.path + "/missing/store.db").ok());
 }
+
+TEST_CASE("an update never writes over another state, and makes no row") {
+  const TemporaryDirectory directory;
+  const auto store = Store::open(directory.path + "/store.db");
+  REQUIRE(store.ok());
+  REQUIRE((*store)->put_sandbox({"i1", "t", "paused", 1, 2, "{}"}).ok());
+  REQUIRE((*store)->update_sandbox({"i1", "t", "running", 1, 9, "{}"}).ok());
+  REQUIRE((*store)->update_sandbox({"i2", "t", "running", 1, 9, "{}"}).ok());
+  auto rows = (*store)->sandboxes();
+  REQUIRE(rows.ok());
+  REQUIRE(rows->size() == 1);
+  CHECK(rows->front().end_at_ms == 2);
+  REQUIRE((*store)->update_sandbox({"i1", "t", "paused", 1, 9, "{}"}).ok());
+  rows = (*store)->sandboxes();
+  REQUIRE(rows.ok());
+  CHECK(rows->front().end_at_ms == 9);
+}

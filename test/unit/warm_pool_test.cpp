@@ -43,6 +43,13 @@ struct Warmer {
     sandbox->running.machine = std::make_shared<FakeMachine>();
     return sandbox;
   }
+  /// A request: one that finds none comes up some other way, and more are wanted.
+  SandboxPtr ask(const CloneSource& source) {
+    auto found = pool.take(source);
+    if (!found) pool.want_more(source);
+    return found;
+  }
+
   /// How many it made until nothing more was wanted.
   std::size_t fill(std::uint64_t bytes = 100) {
     std::size_t made = 0;
@@ -58,14 +65,14 @@ TEST_CASE("the warm pool wants what was asked for in vain, one more each time, u
   const CloneSource base = make_source("base");
   CHECK(warmer.fill() == 0);
   for (std::size_t asked = 1; asked <= 5; ++asked) {
-    CHECK(warmer.pool.take(base) == nullptr);
+    CHECK(warmer.ask(base) == nullptr);
     CHECK(warmer.pool.next_wanted().has_value());
   }
   CHECK(warmer.fill() == 3);
   CHECK(warmer.pool.size() == 3);
   CHECK(warmer.pool.memory_bytes() == 300);
-  for (int i = 0; i < 3; ++i) CHECK(warmer.pool.take(base) != nullptr);
-  CHECK(warmer.pool.take(base) == nullptr);
+  for (int i = 0; i < 3; ++i) CHECK(warmer.ask(base) != nullptr);
+  CHECK(warmer.ask(base) == nullptr);
   CHECK(warmer.pool.counts().hits == 3);
   CHECK(warmer.pool.counts().misses == 6);
   CHECK(warmer.pool.memory_bytes() == 0);
@@ -74,47 +81,47 @@ TEST_CASE("the warm pool wants what was asked for in vain, one more each time, u
 
 TEST_CASE("a warm pool without room keeps nothing and wants nothing") {
   Warmer warmer(0);
-  CHECK(warmer.pool.take(make_source("base")) == nullptr);
+  CHECK(warmer.ask(make_source("base")) == nullptr);
   CHECK_FALSE(warmer.pool.next_wanted());
 }
 
 TEST_CASE("the neediest source is served first, and each request gets its own snapshot's clones") {
   Warmer warmer(4);
   const CloneSource base = make_source("base"), rebuilt = make_source("base"), other = make_source("other");
-  for (int i = 0; i < 3; ++i) CHECK(warmer.pool.take(base) == nullptr);
+  for (int i = 0; i < 3; ++i) CHECK(warmer.ask(base) == nullptr);
   warmer.pool.put(*warmer.pool.next_wanted(), warmer.make(), 1);
-  CHECK(warmer.pool.take(other) == nullptr);
+  CHECK(warmer.ask(other) == nullptr);
   CHECK(warmer.pool.next_wanted()->snapshot == other.snapshot);
   warmer.fill();
   CHECK(warmer.pool.size() == 4);
   // The same template, but built again since: what waits is of the old one.
-  CHECK(warmer.pool.take(rebuilt) == nullptr);
+  CHECK(warmer.ask(rebuilt) == nullptr);
   CHECK(warmer.pool.size() == 4);
 }
 
 TEST_CASE("a warm sandbox whose guest died is not handed out") {
   Warmer warmer(2);
   const CloneSource base = make_source("base");
-  CHECK(warmer.pool.take(base) == nullptr);
-  CHECK(warmer.pool.take(base) == nullptr);
+  CHECK(warmer.ask(base) == nullptr);
+  CHECK(warmer.ask(base) == nullptr);
   const SandboxPtr alive = warmer.make(), dead = warmer.make();
   warmer.pool.put(base, alive, 1);
   warmer.pool.put(base, dead, 1);
   dead->running.machine->stop();
-  CHECK(warmer.pool.take(base) == alive);
-  CHECK(warmer.pool.take(base) == nullptr);
+  CHECK(warmer.ask(base) == alive);
+  CHECK(warmer.ask(base) == nullptr);
   CHECK(warmer.pool.counts().hits == 1);
 }
 
 TEST_CASE("idle minutes lower what is wanted, one at a time, and give back what is too much") {
   Warmer warmer(4);
   const CloneSource base = make_source("base");
-  for (int i = 0; i < 2; ++i) CHECK(warmer.pool.take(base) == nullptr);
+  for (int i = 0; i < 2; ++i) CHECK(warmer.ask(base) == nullptr);
   CHECK(warmer.fill() == 2);
   CHECK(warmer.pool.age().empty());  // it was asked for since the last minute
   CHECK(warmer.pool.age().size() == 1);
   CHECK(warmer.fill() == 0);
-  const SandboxPtr taken = warmer.pool.take(base);
+  const SandboxPtr taken = warmer.ask(base);
   CHECK(taken != nullptr);
   CHECK(warmer.pool.age().empty());
   CHECK(warmer.fill() == 1);
@@ -128,7 +135,7 @@ TEST_CASE("outdated and drained sandboxes are handed back, each once") {
   Warmer warmer(4);
   const CloneSource base = make_source("base"), gone = make_source("gone");
   for (const CloneSource& source : {base, gone})
-    for (int i = 0; i < 2; ++i) CHECK(warmer.pool.take(source) == nullptr);
+    for (int i = 0; i < 2; ++i) CHECK(warmer.ask(source) == nullptr);
   CHECK(warmer.fill() == 4);
   const auto current = [&](const CloneSource& source) { return source.snapshot == base.snapshot; };
   CHECK(warmer.pool.take_outdated(current).size() == 2);
@@ -136,4 +143,10 @@ TEST_CASE("outdated and drained sandboxes are handed back, each once") {
   CHECK(warmer.pool.drain().size() == 2);
   CHECK(warmer.pool.size() == 0);
   CHECK_FALSE(warmer.pool.next_wanted());  // demand starts anew
+}
+
+TEST_CASE("a request that failed without the pool makes nothing wanted") {
+  Warmer warmer(3);
+  CHECK(warmer.pool.take(make_source("base")) == nullptr);
+  CHECK_FALSE(warmer.pool.next_wanted());
 }
