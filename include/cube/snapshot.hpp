@@ -70,8 +70,13 @@ class Snapshot {
   virtual Result<std::shared_ptr<disk::CowDisk>> open_disk() const = 0;
 
   /// Remembers which pages a clone needed until now, so that the next ones have them before they start. The
-  /// first clone counts.
-  virtual void learn_working_set(const vmm::Machine& machine) const = 0;
+  /// first clone to come up counts; then the first to have been used, whose further pages the next ones only
+  /// have mapped, so that one that is never used costs no memory for it.
+  enum class Phase { came_up, used };
+  virtual void learn_working_set(const vmm::Machine& machine, Phase phase) const = 0;
+
+  /// Whether it still needs to be told.
+  virtual bool learning(Phase phase) const = 0;
 
   /// Writes the snapshot to `directory`, which must not exist, and returns when it is durable. On an error
   /// (a full disk included) nothing is left behind.

@@ -165,9 +165,14 @@ awaitable<Result<Running>> SandboxesImpl::start(SandboxPtr sandbox, snapshot::Sn
   }
   log(LogLevel::debug, "node", "a machine came up",
       {{"sandbox", sandbox->info.id}, {"restore_ms", restored}, {"handshake_ms", ms_since(restored_at)}});
-  if (snapshot->has_memory())
-    asio::post(executors_.workers,
-               [snapshot, machine = running->machine] { snapshot->learn_working_set(*machine); });
+  if (snapshot->has_memory() && snapshot->learning(snapshot::Snapshot::Phase::came_up)) {
+    // Before anybody uses it: what that needs is another matter.
+    const auto machine = running->machine;
+    co_await run_on(executors_.workers, [&] {
+      snapshot->learn_working_set(*machine, snapshot::Snapshot::Phase::came_up);
+      return true;
+    });
+  }
   co_return std::move(*running);
 }
 

@@ -35,6 +35,8 @@ struct Sandbox {
   std::optional<Merged> merged;
   bool merging = false;
 
+  bool used = false;  ///< somebody has connected to it
+
   AsyncMutex operation;  ///< captures, pausing, resuming and rolling back take turns
   asio::steady_timer deadline;
 };

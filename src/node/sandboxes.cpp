@@ -17,6 +17,7 @@ namespace {
 
 constexpr milliseconds dial_timeout{10'000};
 constexpr seconds housekeeping_interval{1};
+constexpr seconds first_use{1};
 constexpr int intervals_a_minute = 60;
 
 /// Traffic that resumes a sandbox is worth at least that much of its time.
@@ -206,11 +207,25 @@ awaitable<Result<std::unique_ptr<Stream>>> SandboxesImpl::open_port(std::string 
     const auto resumed = co_await make_running(sandbox, std::max(sandbox->timeout, least_resumed_timeout));
     if (!resumed.ok()) co_return resumed.error();
   }
+  if (!std::exchange(sandbox->used, true) && sandbox->snapshot->learning(snapshot::Snapshot::Phase::used))
+    asio::co_spawn(executors_.loop, learn_use(sandbox->snapshot, sandbox->running.machine), asio::detached);
   GuestClient guest(sandbox->running.machine);
   auto stream = co_await guest.open_port(port, dial_timeout);
   // A sandbox that died meanwhile is not one whose port is closed.
   if (!stream && sandbox->info.state != SandboxState::running) co_return sandbox_not_found(id);
   co_return stream;
+}
+
+/// What a sandbox touches within a second of its first connection is what its use needs.
+awaitable<void> SandboxesImpl::learn_use(snapshot::SnapshotPtr snapshot,
+                                         std::shared_ptr<vmm::Machine> machine) {
+  asio::steady_timer pause(executors_.loop, first_use);
+  asio::error_code ignored;
+  co_await pause.async_wait(asio::redirect_error(asio::use_awaitable, ignored));
+  co_await run_on(executors_.workers, [&] {
+    if (!machine->stopped()) snapshot->learn_working_set(*machine, snapshot::Snapshot::Phase::used);
+    return true;
+  });
 }
 
 // --- The end ---

@@ -23,6 +23,26 @@ constexpr std::size_t most_working_set_runs = 4096;
 
 using WorkingSet = std::shared_ptr<const std::vector<vmm::PageRun>>;
 
+/// `first`, and what is in `later` but not in it, as only read. Both ascending.
+std::vector<vmm::PageRun> add_as_read(const std::vector<vmm::PageRun>& first,
+                                      const std::vector<vmm::PageRun>& later) {
+  std::vector<vmm::PageRun> all;
+  auto known = first.begin();
+  for (const vmm::PageRun& run : later) {
+    std::uint64_t at = run.offset;
+    const std::uint64_t end = run.offset + run.bytes;
+    while (at < end) {
+      while (known != first.end() && known->offset + known->bytes <= at) ++known;
+      const std::uint64_t gap_end = known == first.end() ? end : std::clamp(known->offset, at, end);
+      if (gap_end > at) all.push_back({at, gap_end - at, false});
+      at = known == first.end() ? end : std::min(end, std::max(gap_end, known->offset + known->bytes));
+    }
+  }
+  all.insert(all.end(), first.begin(), first.end());
+  std::ranges::sort(all, {}, &vmm::PageRun::offset);
+  return all;
+}
+
 class LayeredSnapshot final : public Snapshot {
  public:
   LayeredSnapshot(Files files, std::string scratch, bool verified, WorkingSet working_set = {})
@@ -77,24 +97,34 @@ class LayeredSnapshot final : public Snapshot {
     return std::shared_ptr<disk::CowDisk>(std::move(*disk));
   }
 
-  void learn_working_set(const vmm::Machine& machine) const override {
-    if (working_set()) return;
-    auto pages = std::make_shared<std::vector<vmm::PageRun>>();
+  bool learning(Phase phase) const override {
+    const std::scoped_lock lock(learning_);
+    return learns(phase);
+  }
+
+  void learn_working_set(const vmm::Machine& machine, Phase phase) const override {
+    if (!learning(phase)) return;
+    std::vector<vmm::PageRun> now;
     std::uint64_t image_offset = 0;
     for (const auto region : machine.memory()) {
       const auto runs = resident_pages(region, false);
       if (!runs) return;
       for (vmm::PageRun run : *runs) {
         run.offset += image_offset;
-        pages->push_back(run);
+        now.push_back(run);
       }
       image_offset += region.size();
     }
-    if (pages->size() > most_working_set_runs)
-      std::erase_if(*pages, [](const vmm::PageRun& run) { return !run.written; });
-    if (pages->size() > most_working_set_runs) pages->clear();
     const std::scoped_lock lock(learning_);
-    if (!working_set_) working_set_ = std::move(pages);
+    if (!learns(phase)) return;
+    if (phase == Phase::used) {
+      now = add_as_read(*working_set_, now);
+      used_ = true;
+    }
+    if (now.size() > most_working_set_runs)
+      std::erase_if(now, [](const vmm::PageRun& run) { return !run.written; });
+    if (now.size() > most_working_set_runs) now.clear();
+    working_set_ = std::make_shared<const std::vector<vmm::PageRun>>(std::move(now));
   }
 
   Result<void> publish(const std::string& directory) const override {
@@ -126,6 +156,9 @@ class LayeredSnapshot final : public Snapshot {
   }
 
  private:
+  /// With the mutex held.
+  bool learns(Phase phase) const { return phase == Phase::came_up ? !working_set_ : working_set_ && !used_; }
+
   const Files files_;
   const std::string scratch_;
   std::optional<MemoryView> memory_;
@@ -133,6 +166,7 @@ class LayeredSnapshot final : public Snapshot {
   mutable bool verified_;
   mutable std::mutex learning_;
   mutable WorkingSet working_set_;
+  mutable bool used_ = false;  // the working set holds what using a clone needs
 };
 
 /// Every Snapshot is one of ours.
