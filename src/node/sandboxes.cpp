@@ -222,8 +222,9 @@ awaitable<void> SandboxesImpl::learn_use(snapshot::SnapshotPtr snapshot,
   asio::steady_timer pause(executors_.loop, first_use);
   asio::error_code ignored;
   co_await pause.async_wait(asio::redirect_error(asio::use_awaitable, ignored));
+  // Its memory is there as long as the machine is held, even when the sandbox has gone.
   co_await run_on(executors_.workers, [&] {
-    if (!machine->stopped()) snapshot->learn_working_set(*machine, snapshot::Snapshot::Phase::used);
+    snapshot->learn_working_set(*machine, snapshot::Snapshot::Phase::used);
     return true;
   });
 }
