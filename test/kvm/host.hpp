@@ -47,44 +47,48 @@ struct Host {
   Executors executors() { return {loop.get_executor(), workers.get_executor()}; }
 };
 
-/// What a guest said, and why it stopped.
+/// What a guest said, and why it stopped. A machine may report its end when both are gone.
 class Observer {
  public:
-  void attach(MachineConfig& config) {
-    config.on_console = [this](std::string_view text) {
-      const std::scoped_lock lock(mutex_);
-      console_ += text;
-      changed_.notify_all();
+  void attach(MachineConfig& config) const {
+    config.on_console = [heard = heard_](std::string_view text) {
+      const std::scoped_lock lock(heard->mutex);
+      heard->console += text;
+      heard->changed.notify_all();
     };
-    config.on_stop = [this](StopReason reason) {
-      const std::scoped_lock lock(mutex_);
-      stop_ = std::move(reason);
-      changed_.notify_all();
+    config.on_stop = [heard = heard_](StopReason reason) {
+      const std::scoped_lock lock(heard->mutex);
+      heard->stop = std::move(reason);
+      heard->changed.notify_all();
     };
   }
-  bool wait_for_text(std::string_view text) {
-    std::unique_lock lock(mutex_);
-    return changed_.wait_for(lock, patience, [&] { return console_.find(text) != std::string::npos; });
+  bool wait_for_text(std::string_view text) const {
+    std::unique_lock lock(heard_->mutex);
+    return heard_->changed.wait_for(lock, patience,
+                                    [&] { return heard_->console.find(text) != std::string::npos; });
   }
-  std::optional<StopReason> wait_for_stop() {
-    std::unique_lock lock(mutex_);
-    changed_.wait_for(lock, patience, [&] { return stop_.has_value(); });
-    return stop_;
+  std::optional<StopReason> wait_for_stop() const {
+    std::unique_lock lock(heard_->mutex);
+    heard_->changed.wait_for(lock, patience, [&] { return heard_->stop.has_value(); });
+    return heard_->stop;
   }
-  std::optional<StopReason> stop() {
-    const std::scoped_lock lock(mutex_);
-    return stop_;
+  std::optional<StopReason> stop() const {
+    const std::scoped_lock lock(heard_->mutex);
+    return heard_->stop;
   }
-  std::string console() {
-    const std::scoped_lock lock(mutex_);
-    return console_;
+  std::string console() const {
+    const std::scoped_lock lock(heard_->mutex);
+    return heard_->console;
   }
 
  private:
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::string console_;
-  std::optional<StopReason> stop_;
+  struct Heard {
+    std::mutex mutex;
+    std::condition_variable changed;
+    std::string console;
+    std::optional<StopReason> stop;
+  };
+  std::shared_ptr<Heard> heard_ = std::make_shared<Heard>();
 };
 
 inline int open_guest(const char* name) {
