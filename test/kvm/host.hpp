@@ -169,4 +169,12 @@ inline std::size_t lines_of(const char* path) {
   return static_cast<std::size_t>(std::count(text->begin(), text->end(), '\n'));
 }
 
+/// What a machine has posted to the loop holds its memory until the loop comes to it.
+inline bool mappings_fall_to(std::size_t most) {
+  const auto deadline = std::chrono::steady_clock::now() + patience;
+  while (lines_of("/proc/self/maps") > most)
+    if (std::chrono::steady_clock::now() > deadline) return false;
+  return true;
+}
+
 }  // namespace cube::vmm::test
