@@ -54,7 +54,7 @@ class GuestMemory {
   bool damaged() const { return guard_.damaged(); }
 
   /// Finds a truncated file that nobody on the host touched: KVM's instruction emulation takes its lost pages
-  /// for missing memory, and the guest seems to be at fault.
+  /// for missing memory, and the guest seems to be at fault. May block.
   void look_for_damage() const;
 
   /// Exactly `length` bytes from `guest_address`, all in one region, or `guest`. The guest may write them at

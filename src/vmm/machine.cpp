@@ -169,13 +169,10 @@ class MachineImpl final : public Machine, private ExitHandler {
   /// Ends the guest; the first reason counts. Safe from any thread, never waits.
   void fail(StopReason::Kind kind, std::string detail) {
     if (stopped_.exchange(true)) return;
-    if (kind == StopReason::Kind::reset || kind == StopReason::Kind::guest_error) {
-      // A guest whose memory is damaged is not at fault, whatever it did.
-      shell_->memory()->look_for_damage();
-      if (shell_->memory()->damaged()) {
-        kind = StopReason::Kind::host_error;
-        detail = memory_is_damaged;
-      }
+    if (kind != StopReason::Kind::requested && shell_->memory()->damaged()) {
+      // Then the guest is not at fault, whatever it did.
+      kind = StopReason::Kind::host_error;
+      detail = memory_is_damaged;
     }
     for (const auto& vcpu : vcpus_) vcpu->request_stop();
     // Streams into the guest end now, not when the last owner of the machine goes.
@@ -227,8 +224,14 @@ class MachineImpl final : public Machine, private ExitHandler {
     if (port == keyboard_controller_port && data[0] == pulse_reset_line) on_reset("keyboard controller");
   }
 
-  void on_reset(std::string detail) override { fail(StopReason::Kind::reset, std::move(detail)); }
-  void on_guest_error(std::string detail) override { fail(StopReason::Kind::guest_error, std::move(detail)); }
+  void on_reset(std::string detail) override {
+    shell_->memory()->look_for_damage();
+    fail(StopReason::Kind::reset, std::move(detail));
+  }
+  void on_guest_error(std::string detail) override {
+    shell_->memory()->look_for_damage();
+    fail(StopReason::Kind::guest_error, std::move(detail));
+  }
   void on_host_error(std::string detail) override { fail(StopReason::Kind::host_error, std::move(detail)); }
   void on_memory_error(std::string detail) override {
     fail(StopReason::Kind::host_error, memory_is_damaged + (": " + detail));
