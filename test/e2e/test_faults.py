@@ -28,11 +28,15 @@ class KilledAt:
         traced = self.daemon.host.shell(f"grep -h TracerPid /proc/{self.daemon.pid}/task/*/status | sort -u")
         return "TracerPid:\t0" not in traced.splitlines()
 
-    def alive(self):
-        return self.daemon.host.shell(f"kill -0 {self.daemon.pid} 2>/dev/null && echo yes || true") == "yes\n"
-
-    def detach(self):
+    def survived(self):
+        """Whether the daemon got through; one that was hit may take a moment to be gone."""
         self.daemon.host.shell("pkill -INT -x strace; while pgrep -x strace > /dev/null; do sleep 0.05; done", check=False)
+        return wait_until(lambda: "no" if self.gone() else "yes" if self.daemon.healthy() else None, 60,
+                          "it answers or is gone") == "yes"
+
+    def gone(self):
+        return self.daemon.host.shell(f"grep -q '^State:[[:space:]]*[RSDTt]' /proc/{self.daemon.pid}/status 2>/dev/null "
+                                      "|| echo gone") == "gone\n"
 
 
 def state_of(daemon, box):
@@ -72,8 +76,7 @@ def sweep(daemon, prepare, operate, check):
         box = prepare()
         killer = KilledAt(daemon, number)
         status = operate(box)
-        survived = killer.alive()
-        killer.detach()
+        survived = killer.survived()
         if not survived:
             daemon.start()
         check(box, status)
