@@ -136,10 +136,12 @@ class Daemon:
         return done
 
     def footprint(self):
-        """What must not grow: descriptors, mappings and threads of the daemon, files in its state directory."""
+        """What must not grow: descriptors, mappings and threads of the daemon, files in its state directory; those of
+        running sandboxes, and of ones made ahead of time, are in `scratch`."""
         counts = self.host.shell(f"ls /proc/{self.pid}/fd | wc -l; wc -l < /proc/{self.pid}/maps;"
-                                 f"ls /proc/{self.pid}/task | wc -l; find {self.host.state} -not -name 'store.db-*' | wc -l")
-        return dict(zip(("descriptors", "mappings", "threads", "files"), map(int, counts.split())))
+                                 f"ls /proc/{self.pid}/task | wc -l; ls -A {self.host.state}/scratch | wc -l;"
+                                 f"find {self.host.state} -path {self.host.state}/scratch -prune -o -not -name 'store.db-*' -print | wc -l")
+        return dict(zip(("descriptors", "mappings", "threads", "scratch", "files"), map(int, counts.split())))
 
 
 def pytest_runtest_protocol(item, nextitem):
@@ -182,6 +184,15 @@ def daemon(host):
     yield cubed
     cubed.signal("TERM")
     assert "a transition that should not be" not in host.shell(f"cat {host.run}/cubed.log")
+
+
+@pytest.fixture(autouse=True)
+def daemon_again(request):
+    """A test that failed and left the daemon dead is not the end of the others."""
+    if "daemon" in request.fixturenames:
+        cubed = request.getfixturevalue("daemon")
+        if not cubed.healthy():
+            cubed.start()
 
 
 @pytest.fixture(scope="session")
