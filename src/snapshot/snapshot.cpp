@@ -266,6 +266,9 @@ Result<SnapshotPtr> capture(const SnapshotPtr& parent, vmm::Machine& machine, di
   files.state = std::move(*state);
   CUBE_TRY(files.memory ? add_changes(files, before.memory(), memory, before.scratch())
                         : add_base_image(files, memory, before.scratch()));
+  // Pages of a damaged image read as zeros: nothing that was read of it counts.
+  if (machine.stopped())
+    return make_error(ErrorCode::unavailable, "the machine stopped while it was captured");
   files.disk_layers = disk.freeze();
   return before.with(std::move(files));
 }

@@ -22,7 +22,7 @@ namespace cube::vmm::test {
 using namespace std::chrono_literals;
 
 inline constexpr auto patience =
-    60s;  // a software-emulated KVM interprets a few million instructions a second
+    240s;  // a software-emulated KVM interprets a few million instructions a second
 inline constexpr std::uint64_t guest_memory_bytes = 64 << 20;
 
 /// The executors a machine wants, and the KVM device.
