@@ -13,3 +13,4 @@
 #include "core/log.hpp"
 #include "core/result.hpp"
 #include "core/stream.hpp"
+#include "core/vectored_io.hpp"

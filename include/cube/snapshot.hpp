@@ -29,8 +29,10 @@
 #include <cube/core.hpp>
 #include <cube/disk.hpp>
 #include <cube/vmm.hpp>
+#include <functional>
 #include <memory>
 #include <string>
+#include <string_view>
 
 #include "snapshot/shell_pool.hpp"
 
@@ -121,7 +123,15 @@ std::uint64_t private_bytes(const vmm::Machine& machine);
 /// Removes what an interrupted publish or remove left in `parent`.
 Result<void> remove_leftovers(const std::string& parent);
 
+/// Start-up: removes what nobody knows, because a crash came between the snapshot and the store. Each is
+/// logged as an unfinished `what`.
+Result<void> remove_unknown(const std::string& parent, const std::function<bool(const std::string&)>& known,
+                            std::string_view what);
+
 /// Renames the directory aside, then deletes it. Who uses its files goes on. `not_found`.
 Result<void> remove(const std::string& directory);
+
+/// remove() of what may be gone already: a damaged snapshot may have lost its directory altogether.
+Result<void> remove_if_there(const std::string& directory);
 
 }  // namespace cube::snapshot

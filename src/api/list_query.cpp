@@ -178,10 +178,7 @@ Result<Cursor> parse_cursor(std::string_view token) {
   if (separator == std::string_view::npos) return malformed;
   const auto time = parse_date(rest.substr(0, separator));
   cursor.id = rest.substr(separator + 2);
-  const bool plausible = !cursor.id.empty() && std::ranges::all_of(cursor.id, [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9');
-  });
-  if (!time || !plausible) return malformed;
+  if (!time || cursor.id.empty() || !is_lowercase(cursor.id)) return malformed;
   cursor.started_at = *time;
   return cursor;
 }

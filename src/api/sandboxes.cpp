@@ -11,9 +11,7 @@ namespace cube::api {
 Result<std::string> sandbox_id_of(const Call& call) {
   const std::string& text = call.parameters.front();
   const std::string id = text.substr(0, text.find('-'));
-  const bool valid = !id.empty() && std::ranges::count(text, '-') <= 1 && std::ranges::all_of(id, [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9');
-  });
+  const bool valid = !id.empty() && std::ranges::count(text, '-') <= 1 && is_lowercase(id);
   if (valid) return id;
   return make_error(ErrorCode::invalid_argument, "invalid sandbox ID '" + text.substr(0, 100) + "'");
 }

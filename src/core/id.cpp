@@ -42,6 +42,8 @@ std::string random_lowercase(std::size_t length) {
   return text;
 }
 
+bool is_lowercase(std::string_view text) { return std::ranges::all_of(text, in_alphabet); }
+
 std::string random_hex(std::size_t bytes) {
   constexpr std::string_view digits = "0123456789abcdef";
   std::string raw(bytes, '\0');
@@ -67,7 +69,7 @@ std::string make_sandbox_id(std::string_view node_tag) {
 std::string make_template_id() { return random_lowercase(random_id_length); }
 
 bool is_sandbox_id(std::string_view text) {
-  return text.size() == random_id_length + 1 && text.front() == 'i' && std::ranges::all_of(text, in_alphabet);
+  return text.size() == random_id_length + 1 && text.front() == 'i' && is_lowercase(text);
 }
 
 std::string_view node_tag_of(std::string_view sandbox_id) {

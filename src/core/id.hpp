@@ -14,6 +14,9 @@ inline constexpr std::size_t node_tag_length = 4;
 /// Cryptographically random text over [a-z0-9], from getrandom(2).
 std::string random_lowercase(std::size_t length);
 
+/// Whether it has nothing but characters of random_lowercase.
+bool is_lowercase(std::string_view text);
+
 /// Cryptographically random lower-case hex of `bytes` bytes; tokens and API keys.
 std::string random_hex(std::size_t bytes);
 

@@ -39,10 +39,7 @@ Result<std::string> read_or_create(const std::string& path, const std::string& f
   return fresh;
 }
 
-bool is_node_tag(std::string_view text) {
-  return text.size() == node_tag_length &&
-         std::ranges::all_of(text, [](char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9'); });
-}
+bool is_node_tag(std::string_view text) { return text.size() == node_tag_length && is_lowercase(text); }
 
 }  // namespace
 

@@ -86,7 +86,7 @@ Result<void> LayeredDisk::read_range(std::uint64_t offset, std::span<const iovec
 
     const std::uint64_t count = std::min(length, cluster * cluster_size - offset);
     if (layer)
-      CUBE_TRY(read_vectored(*layer, buffers.take(count), Layer::data_offset + offset));
+      CUBE_TRY(read_vectored(*layer, buffers.take(count), Layer::data_offset + offset, disk_file));
     else
       CUBE_TRY(read_base(offset, buffers.take(count), count));
     offset += count;
@@ -99,7 +99,7 @@ Result<void> LayeredDisk::read_base(std::uint64_t offset, std::span<const iovec>
                                     std::uint64_t length) const {
   BufferCursor buffers(into);
   const std::uint64_t stored = offset < base_size_ ? std::min(length, base_size_ - offset) : 0;
-  CUBE_TRY(read_vectored(base_->fd(), buffers.take(stored), offset));
+  CUBE_TRY(read_vectored(base_->fd(), buffers.take(stored), offset, disk_file));
   for (const iovec& rest : buffers.take(length - stored)) std::memset(rest.iov_base, 0, rest.iov_len);
   return {};
 }
@@ -131,7 +131,7 @@ Result<void> LayeredDisk::write(std::uint64_t offset, std::span<const iovec> fro
   parts.push_back(head_part);
   parts.insert(parts.end(), from.begin(), from.end());
   parts.push_back(tail_part);
-  CUBE_TRY(write_vectored(top_->file->fd(), parts, Layer::data_offset + offset - before));
+  CUBE_TRY(write_vectored(top_->file->fd(), parts, Layer::data_offset + offset - before, disk_file));
 
   top_->allocated.insert(first, last - first + 1);
   dirty_bytes_.store(top_->allocated.count() * cluster_size, std::memory_order_relaxed);

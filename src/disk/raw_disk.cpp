@@ -17,13 +17,13 @@ class RawDisk final : public vmm::BlockBackend {
   Result<void> read(std::uint64_t offset, std::span<const iovec> into) override {
     const auto length = check_request(offset, into, capacity_);
     if (!length) return length.error();
-    return read_vectored(image_.get(), BufferCursor(into).take(*length), offset);
+    return read_vectored(image_.get(), BufferCursor(into).take(*length), offset, disk_file);
   }
 
   Result<void> write(std::uint64_t offset, std::span<const iovec> from) override {
     const auto length = check_request(offset, from, capacity_);
     if (!length) return length.error();
-    return write_vectored(image_.get(), BufferCursor(from).take(*length), offset);
+    return write_vectored(image_.get(), BufferCursor(from).take(*length), offset, disk_file);
   }
 
   Result<void> flush() override {

@@ -2,7 +2,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cerrno>
 #include <cube/disk.hpp>
 #include <filesystem>
@@ -20,8 +19,7 @@ std::string new_scratch_path(const std::string& directory) {
 
 bool is_scratch_name(std::string_view name) {
   return name.starts_with(scratch_prefix) && name.size() == scratch_prefix.size() + random_length &&
-         std::all_of(name.begin() + scratch_prefix.size(), name.end(),
-                     [](char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9'); });
+         is_lowercase(name.substr(scratch_prefix.size()));
 }
 
 Result<void> link_file(const std::string& from, int directory, const std::string& to, int flags) {

@@ -1,4 +1,4 @@
-// Requests over lists of buffers: checks, slicing, and whole transfers (EINTR, short counts, IOV_MAX).
+// Requests over lists of buffers: checks and slicing.
 #pragma once
 
 #include <sys/uio.h>
@@ -11,6 +11,9 @@
 namespace cube::disk {
 
 inline constexpr std::uint64_t sector_size = 512;
+
+/// What errors of a disk's reads and writes are about.
+inline constexpr const char* disk_file = "the disk's file";
 
 /// The length of a request: whole sectors inside the disk, or `invalid_argument`.
 Result<std::uint64_t> check_request(std::uint64_t offset, std::span<const iovec> buffers,
@@ -29,9 +32,5 @@ class BufferCursor {
   std::size_t used_of_first_ = 0;
   std::vector<iovec> piece_;
 };
-
-/// The whole list or an error; the list is consumed. A file that ends early is `corrupt`.
-Result<void> read_vectored(int fd, std::span<iovec> into, std::uint64_t offset);
-Result<void> write_vectored(int fd, std::span<iovec> from, std::uint64_t offset);
 
 }  // namespace cube::disk

@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <filesystem>
 
-#include "node/sandbox_record.hpp"
-
 namespace cube::node {
 
 using asio::awaitable;
@@ -51,19 +49,8 @@ Result<void> CheckpointCatalogue::load() {
           {{"checkpoint", row.id}, {"error", entry.snapshot.error().describe()}});
     entries_.push_back(std::move(entry));
   }
-  return remove_orphans();
-}
-
-/// A crash between the snapshot and the store leaves a directory nobody knows.
-Result<void> CheckpointCatalogue::remove_orphans() const {
-  std::error_code error;
-  for (const auto& item : std::filesystem::directory_iterator(directory_, error)) {
-    if (by_id(item.path().filename()) != nullptr) continue;
-    log(LogLevel::warning, "node", "removing an unfinished checkpoint", {{"directory", item.path()}});
-    CUBE_TRY(snapshot::remove(item.path()));
-  }
-  if (error) return os_error(error.value(), "cannot list", directory_);
-  return {};
+  return snapshot::remove_unknown(
+      directory_, [&](const std::string& id) { return by_id(id) != nullptr; }, "checkpoint");
 }
 
 awaitable<Result<CheckpointInfo>> CheckpointCatalogue::add(CheckpointInfo info,
@@ -155,10 +142,7 @@ awaitable<Result<void>> CheckpointCatalogue::remove(std::string reference) {
     if (entry.info.parent_id == gone.id) entry.info.parent_id = gone.parent_id;
   co_return co_await run_on(workers_, [&]() -> Result<void> {
     CUBE_TRY(store_.remove_checkpoint(gone.id));
-    auto removed = snapshot::remove(directory_of(gone.id));
-    // A damaged one may have lost its directory altogether.
-    if (!removed && removed.error().code == ErrorCode::not_found) return {};
-    return removed;
+    return snapshot::remove_if_there(directory_of(gone.id));
   });
 }
 

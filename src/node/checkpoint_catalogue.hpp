@@ -40,7 +40,6 @@ class CheckpointCatalogue final : public Checkpoints {
   Result<std::size_t> locate(std::string_view reference) const;
   const Entry* by_id(const std::string& id) const;
   Result<void> publish(const CheckpointInfo& info, const snapshot::Snapshot& snapshot);
-  Result<void> remove_orphans() const;
 
   asio::any_io_executor workers_;
   Store& store_;

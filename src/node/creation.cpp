@@ -3,24 +3,17 @@
 #include <thread>
 
 #include "node/boot.hpp"
-#include "node/lifecycle.hpp"
 #include "node/sandbox_record.hpp"
 #include "node/sandboxes_impl.hpp"
 
 namespace cube::node {
 
 using std::chrono::milliseconds;
-using std::chrono::seconds;
-using SteadyClock = std::chrono::steady_clock;
 
 namespace {
 
 constexpr milliseconds refill_delay{250};
 constexpr milliseconds longest_wait_for_memory{2'000};
-
-std::string ms_since(SteadyClock::time_point start) {
-  return std::to_string(std::chrono::duration<double, std::milli>(SteadyClock::now() - start).count());
-}
 
 /// Counts requests in progress.
 class InProgress {

@@ -4,7 +4,6 @@
 // after. Each operation is all or nothing: what fails leaves the sandbox as it was.
 #include <asio/post.hpp>
 
-#include "node/lifecycle.hpp"
 #include "node/sandbox_record.hpp"
 #include "node/sandboxes_impl.hpp"
 
@@ -12,7 +11,6 @@ namespace cube::node {
 
 using snapshot::SnapshotPtr;
 using std::chrono::seconds;
-using SteadyClock = std::chrono::steady_clock;
 
 namespace {
 
@@ -24,10 +22,6 @@ constexpr std::size_t forks_at_once = 8;
 
 /// How long an agent that is asked whether it is alive may take.
 constexpr std::chrono::milliseconds health_timeout{5'000};
-
-std::string ms_since(SteadyClock::time_point start) {
-  return std::to_string(std::chrono::duration<double, std::milli>(SteadyClock::now() - start).count());
-}
 
 /// On a worker: the machine is paused and on disk, or runs on and nothing is left behind.
 Result<SnapshotPtr> take_to_disk(const Running& running, const SnapshotPtr& before, bool with_memory,

@@ -5,7 +5,6 @@
 namespace cube::node {
 namespace {
 
-using std::chrono::milliseconds;
 using StringMap = std::map<std::string, std::string>;
 
 void put_map(JsonWriter& json, std::string_view key, const StringMap& map) {
@@ -62,12 +61,6 @@ bool read(simdjson::dom::object object, Sandbox& sandbox) {
 }
 
 }  // namespace
-
-std::int64_t to_ms(TimePoint time) {
-  return std::chrono::duration_cast<milliseconds>(time.time_since_epoch()).count();
-}
-
-TimePoint from_ms(std::int64_t ms) { return TimePoint(milliseconds(ms)); }
 
 SandboxRow to_row(const Sandbox& sandbox) {
   const SandboxInfo& info = sandbox.info;

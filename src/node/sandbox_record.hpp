@@ -11,7 +11,4 @@ SandboxRow to_row(const Sandbox& sandbox);
 /// Fills in everything but what runs and the snapshot. `corrupt` if the record is not one.
 Result<void> from_row(const SandboxRow& row, Sandbox& sandbox);
 
-std::int64_t to_ms(TimePoint time);
-TimePoint from_ms(std::int64_t ms);
-
 }  // namespace cube::node

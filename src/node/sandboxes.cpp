@@ -1,7 +1,6 @@
 // Finding sandboxes, their deadlines, and the end of each.
 #include <algorithm>
 #include <asio/post.hpp>
-#include <filesystem>
 #include <thread>
 
 #include "node/lifecycle.hpp"
@@ -23,6 +22,11 @@ constexpr int intervals_a_minute = 60;
 /// Traffic that resumes a sandbox is worth at least that much of its time.
 constexpr seconds least_resumed_timeout{300};
 
+/// Whether its paused snapshot counts: until it has been resumed.
+bool is_on_disk(const Sandbox& sandbox) {
+  return sandbox.info.state == SandboxState::paused || sandbox.info.state == SandboxState::resuming;
+}
+
 }  // namespace
 
 std::string_view to_string(SandboxState state) {
@@ -36,6 +40,10 @@ std::string_view to_string(SandboxState state) {
     case SandboxState::dead: return "dead";
   }
   return "dead";
+}
+
+std::string ms_since(SteadyClock::time_point start) {
+  return std::to_string(std::chrono::duration<double, std::milli>(SteadyClock::now() - start).count());
 }
 
 Error sandbox_not_found(std::string_view id) {
@@ -88,15 +96,8 @@ Result<void> SandboxesImpl::load() {
     }
     sandboxes_.emplace(row.id, sandbox);
   }
-  std::error_code error;
-  for (const auto& item : std::filesystem::directory_iterator(settings_.paused_directory, error)) {
-    if (sandboxes_.contains(item.path().filename())) continue;
-    log(LogLevel::warning, "node", "removing a sandbox that was not paused to its end",
-        {{"directory", item.path()}});
-    CUBE_TRY(snapshot::remove(item.path()));
-  }
-  if (error) return os_error(error.value(), "cannot list", settings_.paused_directory);
-  return {};
+  return snapshot::remove_unknown(
+      settings_.paused_directory, [&](const std::string& id) { return sandboxes_.contains(id); }, "pause");
 }
 
 Result<SandboxInfo> SandboxesImpl::get(std::string_view id) const {
@@ -235,17 +236,13 @@ awaitable<Result<void>> SandboxesImpl::kill(std::string id) {
   const auto self = shared_from_this();
   const auto sandbox = find(id);
   if (!sandbox) co_return sandbox_not_found(id);
-  const bool on_disk =
-      sandbox->info.state == SandboxState::paused || sandbox->info.state == SandboxState::resuming;
+  const bool on_disk = is_on_disk(*sandbox);
   enter(*sandbox, SandboxState::killing);
   bury(sandbox);
   co_return co_await run_on(executors_.workers, [&]() -> Result<void> {
     CUBE_TRY(store_.remove_sandbox(id));
     if (!on_disk) return {};
-    auto removed = snapshot::remove(paused_directory(id));
-    // Damaged ones may have lost their directory altogether.
-    if (!removed && removed.error().code == ErrorCode::not_found) return {};
-    return removed;
+    return snapshot::remove_if_there(paused_directory(id));
   });
 }
 
@@ -284,9 +281,8 @@ void SandboxesImpl::retire(Running& running) {
 
 awaitable<void> SandboxesImpl::remove_paused_directory(std::string id) {
   const auto removed =
-      co_await run_on(executors_.workers, [&] { return snapshot::remove(paused_directory(id)); });
-  if (!removed.ok() && removed.error().code != ErrorCode::not_found)
-    log(LogLevel::warning, "node", removed.error().describe(), {{"sandbox", id}});
+      co_await run_on(executors_.workers, [&] { return snapshot::remove_if_there(paused_directory(id)); });
+  if (!removed.ok()) log(LogLevel::warning, "node", removed.error().describe(), {{"sandbox", id}});
 }
 
 void SandboxesImpl::shut_down() {
@@ -296,8 +292,7 @@ void SandboxesImpl::shut_down() {
   discard(warm_.drain());
   for (const auto& [id, sandbox] : std::exchange(sandboxes_, {})) {
     sandbox->deadline.cancel();
-    const bool on_disk =
-        sandbox->info.state == SandboxState::paused || sandbox->info.state == SandboxState::resuming;
+    const bool on_disk = is_on_disk(*sandbox);
     sandbox->info.state = SandboxState::dead;
     retire(sandbox->running);
     if (on_disk) continue;

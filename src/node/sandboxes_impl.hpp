@@ -14,6 +14,7 @@
 namespace cube::node {
 
 using asio::awaitable;
+using SteadyClock = std::chrono::steady_clock;
 using Reservation = std::shared_ptr<void>;
 
 /// What a new machine must be told besides its ids, token, entropy and the time.
@@ -114,6 +115,9 @@ class SandboxesImpl final : public Sandboxes, public std::enable_shared_from_thi
   bool warming_ = false;
   bool shut_down_ = false;
 };
+
+/// Milliseconds since then, for the log.
+std::string ms_since(SteadyClock::time_point start);
 
 Error sandbox_not_found(std::string_view id);
 

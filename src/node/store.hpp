@@ -5,6 +5,7 @@
 // call returns. Safe from any thread; blocks.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <cube/core.hpp>
 #include <map>
@@ -17,6 +18,10 @@
 struct sqlite3;
 
 namespace cube::node {
+
+/// How rows hold a time of the wall clock: milliseconds since 1970.
+std::int64_t to_ms(std::chrono::system_clock::time_point time);
+std::chrono::system_clock::time_point from_ms(std::int64_t ms);
 
 struct TemplateRow {
   std::string id;

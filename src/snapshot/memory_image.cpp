@@ -65,6 +65,12 @@ Result<void> for_each_own_chunk(MemoryRegions memory, Chunk chunk) {
 
 }  // namespace
 
+std::uint64_t size_of(MemoryRegions memory) {
+  std::uint64_t bytes = 0;
+  for (const auto region : memory) bytes += region.size();
+  return bytes;
+}
+
 // A guest may go on running only after this, so what is read here does not change under it.
 Result<std::uint32_t> write_base_image(int fd, MemoryRegions memory) {
   std::uint32_t checksum = 0;
@@ -78,9 +84,7 @@ Result<std::uint32_t> write_base_image(int fd, MemoryRegions memory) {
           return write_exactly(fd, run, at);
         });
   }));
-  std::uint64_t bytes = 0;
-  for (const auto region : memory) bytes += region.size();
-  if (retry_interrupted([&] { return ::ftruncate(fd, static_cast<off_t>(bytes)); }) != 0)
+  if (retry_interrupted([&] { return ::ftruncate(fd, static_cast<off_t>(size_of(memory))); }) != 0)
     return os_error(errno, "cannot set a file's size");
   return checksum;
 }
@@ -148,9 +152,7 @@ Result<void> MemoryView::read(std::uint64_t offset, std::span<std::byte> into) c
 // change: comparing costs less than storing it again and again.
 Result<std::shared_ptr<const disk::Layer>> collect_changes(const MemoryView& parent, MemoryRegions memory,
                                                            const std::string& scratch_directory) {
-  std::uint64_t bytes = 0;
-  for (const auto region : memory) bytes += region.size();
-  auto writer = disk::LayerWriter::create(scratch_directory, bytes);
+  auto writer = disk::LayerWriter::create(scratch_directory, size_of(memory));
   if (!writer) return std::move(writer).error();
 
   enum class Kind { same, zero, data };

@@ -14,6 +14,8 @@ namespace cube::snapshot {
 
 using MemoryRegions = std::span<const std::span<const std::byte>>;  ///< low RAM first; whole pages
 
+std::uint64_t size_of(MemoryRegions memory);
+
 /// Writes memory that nothing was mapped into to an empty file, pages of zeros as holes. Its checksum. Not
 /// synced.
 Result<std::uint32_t> write_base_image(int fd, MemoryRegions memory);

@@ -24,9 +24,7 @@ std::string temporary_name(std::string_view prefix) {
 bool is_temporary_name(std::string_view name) {
   if (!name.starts_with(pending_prefix) && !name.starts_with(deleted_prefix)) return false;
   const std::string_view random = name.substr(pending_prefix.size());
-  return random.size() == random_length && std::all_of(random.begin(), random.end(), [](char c) {
-           return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9');
-         });
+  return random.size() == random_length && is_lowercase(random);
 }
 
 // Symbolic links inside are removed, not followed.
@@ -74,35 +72,31 @@ PendingDirectory::PendingDirectory(Location target, std::string temporary, Fd pa
       parent_(std::move(parent)),
       directory_(std::move(directory)) {}
 
-Result<PendingDirectory> PendingDirectory::create(const std::string& target) {
+Result<PendingDirectory> PendingDirectory::create(const std::string& target) { return make(target, true); }
+
+Result<PendingDirectory> PendingDirectory::create_beside(const std::string& existing) {
+  return make(existing, false);
+}
+
+Result<PendingDirectory> PendingDirectory::make(const std::string& target, bool must_be_new) {
   auto location = locate(target);
   if (!location) return std::move(location).error();
   auto parent = open_file(location->parent, O_RDONLY | O_DIRECTORY);
   if (!parent) return std::move(parent).error();
-  if (::faccessat(parent->get(), location->name.c_str(), F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+  if (must_be_new && ::faccessat(parent->get(), location->name.c_str(), F_OK, AT_SYMLINK_NOFOLLOW) == 0)
     return make_error(ErrorCode::already_exists, "something has this name already", target);
-  return create(std::move(*location), std::move(*parent));
-}
 
-Result<PendingDirectory> PendingDirectory::create_beside(const std::string& existing) {
-  auto location = locate(existing);
-  if (!location) return std::move(location).error();
-  auto parent = open_file(location->parent, O_RDONLY | O_DIRECTORY);
-  if (!parent) return std::move(parent).error();
-  return create(std::move(*location), std::move(*parent));
-}
-
-Result<PendingDirectory> PendingDirectory::create(Location target, Fd parent) {
   const std::string temporary = temporary_name(pending_prefix);
-  const std::string path = target.parent + "/" + temporary;
-  if (retry_interrupted([&] { return ::mkdirat(parent.get(), temporary.c_str(), 0700); }) != 0)
+  const std::string path = location->parent + "/" + temporary;
+  if (retry_interrupted([&] { return ::mkdirat(parent->get(), temporary.c_str(), 0700); }) != 0)
     return os_error(errno, "cannot create a directory", path);
   auto directory = open_file(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
   if (!directory) {
-    ::unlinkat(parent.get(), temporary.c_str(), AT_REMOVEDIR);
+    ::unlinkat(parent->get(), temporary.c_str(), AT_REMOVEDIR);
     return std::move(directory).error();
   }
-  return PendingDirectory(std::move(target), temporary, std::move(parent), std::move(directory).value());
+  return PendingDirectory(std::move(location).value(), temporary, std::move(parent).value(),
+                          std::move(directory).value());
 }
 
 PendingDirectory::~PendingDirectory() {

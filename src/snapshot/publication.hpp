@@ -39,7 +39,7 @@ class PendingDirectory {
 
  private:
   PendingDirectory(Location target, std::string temporary, Fd parent, Fd directory);
-  static Result<PendingDirectory> create(Location target, Fd parent);
+  static Result<PendingDirectory> make(const std::string& target, bool must_be_new);
 
   Location target_;
   std::string temporary_;  // name in the parent

@@ -1,11 +1,10 @@
 // What joins the files of a snapshot to machines.
-#include <fcntl.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cube/snapshot.hpp>
+#include <filesystem>
 #include <mutex>
 #include <optional>
 
@@ -201,12 +200,6 @@ Result<void> add_changes(Files& files, const MemoryView& parent,
   return {};
 }
 
-std::uint64_t size_of(const std::vector<std::span<const std::byte>>& memory) {
-  std::uint64_t bytes = 0;
-  for (const auto region : memory) bytes += region.size();
-  return bytes;
-}
-
 /// One layer, or none where there were none.
 Result<Layers> merge_chain(const Layers& layers, const std::string& scratch, std::uint64_t capacity) {
   if (layers.size() < 2) return layers;
@@ -320,6 +313,25 @@ std::uint64_t private_bytes(const vmm::Machine& machine) {
 
 Result<void> remove_leftovers(const std::string& parent) { return remove_temporary_directories(parent); }
 
+Result<void> remove_unknown(const std::string& parent, const std::function<bool(const std::string&)>& known,
+                            std::string_view what) {
+  std::error_code error;
+  for (const auto& item : std::filesystem::directory_iterator(parent, error)) {
+    if (known(item.path().filename())) continue;
+    log(LogLevel::warning, "snapshot", "removing an unfinished " + std::string(what),
+        {{"directory", item.path()}});
+    CUBE_TRY(remove_directory(item.path()));
+  }
+  if (error) return os_error(error.value(), "cannot list", parent);
+  return {};
+}
+
 Result<void> remove(const std::string& directory) { return remove_directory(directory); }
+
+Result<void> remove_if_there(const std::string& directory) {
+  auto removed = remove(directory);
+  if (!removed && removed.error().code == ErrorCode::not_found) return {};
+  return removed;
+}
 
 }  // namespace cube::snapshot

@@ -16,10 +16,6 @@ struct Entry {
   Result<snapshot::SnapshotPtr> snapshot;
 };
 
-std::chrono::system_clock::time_point from_ms(std::int64_t ms) {
-  return std::chrono::system_clock::time_point(std::chrono::milliseconds(ms));
-}
-
 Error not_found(std::string_view reference) {
   return make_error(ErrorCode::not_found, "template '" + std::string(reference) + "' not found");
 }
@@ -59,15 +55,18 @@ class TemplatesImpl final : public Templates, public std::enable_shared_from_thi
     const auto rows = store_.templates();
     if (!rows) return rows.error();
     for (const node::TemplateRow& row : *rows) {
-      Entry entry{
-          {row.id, row.name, row.vcpu_count, row.memory_mib, row.disk_mib, 0, from_ms(row.created_at_ms)},
-          snapshot::open(directory_of(row.id), settings_.scratch_directory)};
+      Entry entry{{row.id, row.name, row.vcpu_count, row.memory_mib, row.disk_mib, 0,
+                   node::from_ms(row.created_at_ms)},
+                  snapshot::open(directory_of(row.id), settings_.scratch_directory)};
       if (!entry.snapshot)
         log(LogLevel::error, "template", "a template cannot be used",
             {{"template", row.id}, {"name", row.name}, {"error", entry.snapshot.error().describe()}});
       entries_.push_back(std::move(entry));
     }
-    return remove_orphans();
+    const auto known = [&](const std::string& id) {
+      return std::ranges::any_of(entries_, [&](const Entry& entry) { return entry.info.id == id; });
+    };
+    return snapshot::remove_unknown(settings_.directory, known, "template");
   }
 
   std::vector<TemplateInfo> list() const override {
@@ -160,10 +159,8 @@ class TemplatesImpl final : public Templates, public std::enable_shared_from_thi
   Result<snapshot::SnapshotPtr> publish(const TemplateInfo& info) {
     auto opened = snapshot::open(directory_of(info.id), settings_.scratch_directory);
     if (!opened) return std::move(opened).error();
-    const auto created =
-        std::chrono::duration_cast<std::chrono::milliseconds>(info.created_at.time_since_epoch());
     const auto stored = store_.put_template(
-        {info.id, info.name, info.vcpu_count, info.memory_mib, info.disk_mib, created.count()});
+        {info.id, info.name, info.vcpu_count, info.memory_mib, info.disk_mib, node::to_ms(info.created_at)});
     if (stored.ok()) return opened;
     if (const auto removed = snapshot::remove(directory_of(info.id)); !removed.ok())
       log(LogLevel::warning, "template", removed.error().describe());
@@ -182,20 +179,6 @@ class TemplatesImpl final : public Templates, public std::enable_shared_from_thi
     const auto removed =
         co_await run_on(executors_.workers, [&] { return snapshot::remove(directory_of(old_id)); });
     if (!removed.ok()) log(LogLevel::warning, "template", removed.error().describe(), {{"template", old_id}});
-  }
-
-  /// A crash between the snapshot and the store leaves a directory nobody knows.
-  Result<void> remove_orphans() {
-    std::error_code error;
-    for (const auto& item : std::filesystem::directory_iterator(settings_.directory, error)) {
-      const std::string name = item.path().filename();
-      const bool known = std::ranges::any_of(entries_, [&](const Entry& e) { return e.info.id == name; });
-      if (known) continue;
-      log(LogLevel::warning, "template", "removing an unfinished template", {{"directory", item.path()}});
-      CUBE_TRY(snapshot::remove(item.path()));
-    }
-    if (error) return os_error(error.value(), "cannot list", settings_.directory);
-    return {};
   }
 
   vmm::Executors executors_;

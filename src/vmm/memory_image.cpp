@@ -2,11 +2,9 @@
 
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <sys/uio.h>
 
 #include <algorithm>
 #include <cerrno>
-#include <climits>
 #include <map>
 #include <vector>
 
@@ -56,25 +54,6 @@ Result<void> check(const MemoryImage& image, std::uint64_t memory_bytes) {
   return {};
 }
 
-/// Fills `pieces` with what follows each other in the file. The pieces are used up.
-Result<void> read_pieces(int fd, std::uint64_t offset, std::span<iovec> pieces) {
-  while (!pieces.empty()) {
-    const auto count = static_cast<int>(std::min<std::size_t>(pieces.size(), IOV_MAX));
-    ssize_t got = ::preadv(fd, pieces.data(), count, static_cast<off_t>(offset));
-    if (got < 0 && errno == EINTR) continue;
-    if (got < 0) return os_error(errno, "cannot read guest memory", "memory image");
-    if (got == 0) return corrupt("a file became shorter than the guest memory it should hold");
-    offset += static_cast<std::uint64_t>(got);
-    for (; !pieces.empty() && static_cast<std::size_t>(got) >= pieces.front().iov_len;
-         pieces = pieces.subspan(1))
-      got -= static_cast<ssize_t>(pieces.front().iov_len);
-    if (got > 0)
-      pieces.front() = {static_cast<std::byte*>(pieces.front().iov_base) + got,
-                        pieces.front().iov_len - static_cast<std::size_t>(got)};
-  }
-  return {};
-}
-
 }  // namespace
 
 Result<ImagePlan> plan_image(const MemoryImage& image, std::uint64_t memory_bytes) {
@@ -110,7 +89,7 @@ Result<void> copy_runs(std::span<std::byte> memory, std::span<const Run> runs) {
       pieces.push_back({memory.data() + runs[last].memory_offset, runs[last].bytes});
       end += runs[last].bytes;
     }
-    CUBE_TRY(read_pieces(fd, offset, pieces));
+    CUBE_TRY(read_vectored(fd, pieces, offset, "memory image"));
     pieces.clear();
   }
   return {};
