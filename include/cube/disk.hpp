@@ -18,6 +18,7 @@
 #include <cube/vmm.hpp>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <span>
 #include <string>
 #include <vector>
@@ -34,8 +35,13 @@ class SharedFile {
   /// A new empty file, open for reading and writing.
   static Result<std::shared_ptr<const SharedFile>> create(const std::string& scratch_directory);
 
+  /// What is known of its content on disk. `lost`: a sync failed, and with it whatever it should have
+  /// written.
+  enum class State { written, durable, lost };
+
   /// An opened file of the same file system (`invalid_argument` if it is not).
-  static Result<std::shared_ptr<const SharedFile>> adopt(Fd file, const std::string& scratch_directory);
+  static Result<std::shared_ptr<const SharedFile>> adopt(Fd file, const std::string& scratch_directory,
+                                                         State state = State::written);
 
   ~SharedFile();
   SharedFile(const SharedFile&) = delete;
@@ -43,14 +49,21 @@ class SharedFile {
 
   int fd() const;
 
+  /// Makes what was written durable, once: nothing is written afterwards. The kernel reports a failed
+  /// write-back once, and a later fsync would succeed over lost data: after an error every further attempt is
+  /// refused.
+  Result<void> sync() const;
+
   /// One more name, in an opened directory. Neither file nor directory is synced. `already_exists`.
   Result<void> link(int directory, const char* name) const;
 
  private:
-  SharedFile(Fd file, std::string scratch_path);
+  SharedFile(Fd file, std::string scratch_path, State state);
 
   Fd file_;
   std::string scratch_path_;
+  mutable std::mutex syncing_;
+  mutable State state_;
 };
 
 /// Removes the scratch names that a crash left in the directory, and nothing else; for start-up, before the

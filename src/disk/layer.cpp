@@ -17,17 +17,10 @@ Result<void> StoredLayer::publish(int directory, const char* name) const {
 Result<void> StoredLayer::make_durable() const {
   const std::lock_guard lock(mutex_);
   if (state_ == State::durable) return {};
-  // The kernel reports a failed write-back once; a later fsync would succeed over lost data.
-  if (state_ == State::lost)
-    return make_error(ErrorCode::internal, "an earlier sync of this layer failed: it cannot be kept");
-
   CUBE_TRY(complete_layer_file(fd(), allocated_, capacity_));
   if (retry_interrupted([&] { return ::fchmod(fd(), 0400); }) != 0)
     return os_error(errno, "cannot protect a layer");
-  if (retry_interrupted([&] { return ::fsync(fd()); }) != 0) {
-    state_ = State::lost;
-    return os_error(errno, "cannot sync a layer");
-  }
+  CUBE_TRY(file_->sync());
   state_ = State::durable;
   return {};
 }

@@ -11,8 +11,8 @@ namespace cube::disk {
 
 class StoredLayer final : public Layer {
  public:
-  /// What the file is yet: `data` only; `durable` when it is complete and synced; `lost` when a sync failed.
-  enum class State { data, durable, lost };
+  /// What the file is yet: `data` only; `durable` when it is complete and synced.
+  enum class State { data, durable };
 
   StoredLayer(std::shared_ptr<const SharedFile> file, AllocationBitmap allocated, std::uint64_t capacity,
               State state)

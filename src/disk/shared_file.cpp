@@ -34,8 +34,8 @@ Result<void> link_file(const std::string& from, int directory, const std::string
 
 }  // namespace
 
-SharedFile::SharedFile(Fd file, std::string scratch_path)
-    : file_(std::move(file)), scratch_path_(std::move(scratch_path)) {}
+SharedFile::SharedFile(Fd file, std::string scratch_path, State state)
+    : file_(std::move(file)), scratch_path_(std::move(scratch_path)), state_(state) {}
 
 SharedFile::~SharedFile() { ::unlink(scratch_path_.c_str()); }
 
@@ -43,10 +43,11 @@ Result<std::shared_ptr<const SharedFile>> SharedFile::create(const std::string& 
   const std::string path = new_scratch_path(scratch_directory);
   auto file = open_file(path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW);
   if (!file) return std::move(file).error();
-  return std::shared_ptr<const SharedFile>(new SharedFile(std::move(file).value(), path));
+  return std::shared_ptr<const SharedFile>(new SharedFile(std::move(file).value(), path, State::written));
 }
 
-Result<std::shared_ptr<const SharedFile>> SharedFile::adopt(Fd file, const std::string& scratch_directory) {
+Result<std::shared_ptr<const SharedFile>> SharedFile::adopt(Fd file, const std::string& scratch_directory,
+                                                            State state) {
   struct stat status {};
   if (::fstat(file.get(), &status) != 0) return os_error(errno, "cannot examine a file");
   if (!S_ISREG(status.st_mode))
@@ -55,10 +56,21 @@ Result<std::shared_ptr<const SharedFile>> SharedFile::adopt(Fd file, const std::
   // Through /proc, because AT_EMPTY_PATH wants CAP_DAC_READ_SEARCH (open(2), O_TMPFILE).
   const std::string path = new_scratch_path(scratch_directory);
   CUBE_TRY(link_file("/proc/self/fd/" + std::to_string(file.get()), AT_FDCWD, path, AT_SYMLINK_FOLLOW));
-  return std::shared_ptr<const SharedFile>(new SharedFile(std::move(file), path));
+  return std::shared_ptr<const SharedFile>(new SharedFile(std::move(file), path, state));
 }
 
 int SharedFile::fd() const { return file_.get(); }
+
+Result<void> SharedFile::sync() const {
+  const std::scoped_lock lock(syncing_);
+  if (state_ == State::durable) return {};
+  if (state_ == State::lost)
+    return make_error(ErrorCode::internal, "an earlier sync of this file failed: it cannot be kept");
+  const bool synced = retry_interrupted([&] { return ::fsync(fd()); }) == 0;
+  state_ = synced ? State::durable : State::lost;
+  if (synced) return {};
+  return os_error(errno, "cannot sync");
+}
 
 Result<void> SharedFile::link(int directory, const char* name) const {
   return link_file(scratch_path_, directory, name, 0);

@@ -29,12 +29,14 @@ void describe(CheckpointInfo& info, const snapshot::Shape& shape) {
 
 }  // namespace
 
-CheckpointCatalogue::CheckpointCatalogue(asio::any_io_executor workers, Store& store, std::string directory,
-                                         std::string scratch_directory)
-    : workers_(std::move(workers)),
+CheckpointCatalogue::CheckpointCatalogue(const vmm::Executors& executors, Store& store, std::string directory,
+                                         std::string scratch_directory, RemovalFunction on_removed)
+    : workers_(executors.workers),
       store_(store),
       directory_(std::move(directory)),
-      scratch_directory_(std::move(scratch_directory)) {}
+      scratch_directory_(std::move(scratch_directory)),
+      on_removed_(std::move(on_removed)),
+      naming_(executors.loop) {}
 
 Result<void> CheckpointCatalogue::load() {
   CUBE_TRY(snapshot::remove_leftovers(directory_));
@@ -58,8 +60,13 @@ awaitable<Result<CheckpointInfo>> CheckpointCatalogue::add(CheckpointInfo info,
   info.id = make_template_id();
   info.created_at = Clock::now();
   describe(info, snapshot->shape());
-  const auto published = co_await run_on(workers_, [&] { return publish(info, *snapshot); });
+  const std::string directory = directory_of(info.id);
+  const auto published = co_await run_on(workers_, [&] { return snapshot->publish(directory); });
   if (!published.ok()) co_return published.error();
+  // One after another: who takes a name last is the same here and in the store.
+  const auto turn = co_await naming_.lock();
+  const auto stored = co_await run_on(workers_, [&] { return store(info); });
+  if (!stored.ok()) co_return stored.error();
   if (!info.name.empty())
     for (Entry& entry : entries_)
       if (entry.info.name == info.name) entry.info.name.clear();
@@ -69,8 +76,7 @@ awaitable<Result<CheckpointInfo>> CheckpointCatalogue::add(CheckpointInfo info,
 }
 
 /// On a worker: the checkpoint is known from here on, even after a crash.
-Result<void> CheckpointCatalogue::publish(const CheckpointInfo& info, const snapshot::Snapshot& snapshot) {
-  CUBE_TRY(snapshot.publish(directory_of(info.id)));
+Result<void> CheckpointCatalogue::store(const CheckpointInfo& info) {
   auto stored = store_.put_checkpoint({info.id, info.name, info.sandbox_id, info.template_id,
                                        info.template_name, info.parent_id, to_ms(info.created_at)});
   if (!stored)
@@ -140,6 +146,7 @@ awaitable<Result<void>> CheckpointCatalogue::remove(std::string reference) {
   entries_.erase(entries_.begin() + static_cast<std::ptrdiff_t>(*index));
   for (Entry& entry : entries_)
     if (entry.info.parent_id == gone.id) entry.info.parent_id = gone.parent_id;
+  on_removed_(gone.id, gone.parent_id);
   co_return co_await run_on(workers_, [&]() -> Result<void> {
     CUBE_TRY(store_.remove_checkpoint(gone.id));
     return snapshot::remove_if_there(directory_of(gone.id));

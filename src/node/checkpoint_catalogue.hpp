@@ -9,8 +9,13 @@ namespace cube::node {
 
 class CheckpointCatalogue final : public Checkpoints {
  public:
-  CheckpointCatalogue(asio::any_io_executor workers, Store& store, std::string directory,
-                      std::string scratch_directory);
+  /// Told of each checkpoint that goes, and of the one it came from ("": of none): what descended from the
+  /// first descends from the second now.
+  using RemovalFunction = std::function<void(const std::string& gone, const std::string& parent)>;
+
+  /// What is called is called on the executors' loop.
+  CheckpointCatalogue(const vmm::Executors& executors, Store& store, std::string directory,
+                      std::string scratch_directory, RemovalFunction on_removed);
 
   /// Start-up: opens every checkpoint in the store; a damaged one is reported and refuses to be cloned.
   /// Removes the directories of those that were never finished. Blocks.
@@ -39,13 +44,15 @@ class CheckpointCatalogue final : public Checkpoints {
   std::string directory_of(const std::string& id) const { return directory_ + "/" + id; }
   Result<std::size_t> locate(std::string_view reference) const;
   const Entry* by_id(const std::string& id) const;
-  Result<void> publish(const CheckpointInfo& info, const snapshot::Snapshot& snapshot);
+  Result<void> store(const CheckpointInfo& info);
 
   asio::any_io_executor workers_;
   Store& store_;
   const std::string directory_;
   const std::string scratch_directory_;
+  const RemovalFunction on_removed_;
   std::vector<Entry> entries_;
+  AsyncMutex naming_;  // rows are written one after another
 };
 
 }  // namespace cube::node

@@ -37,12 +37,19 @@ awaitable<Result<SandboxInfo>> SandboxesImpl::create(CreateRequest request) {
   const InProgress in_progress(creating_);
 
   SandboxPtr sandbox = warm_.take(*source);
+  if (sandbox) {
+    apply(*sandbox, request);
+    const auto claimed = co_await claim(sandbox);
+    if (!claimed.ok()) {
+      log(LogLevel::warning, "node", "a warm sandbox does not answer: making another",
+          {{"sandbox", sandbox->info.id}, {"error", claimed.error().describe()}});
+      discard({sandbox});
+      sandbox = nullptr;
+    }
+  }
   const bool warm = sandbox != nullptr;
-  std::optional<Result<void>> up;
-  if (warm) {
-    apply(*sandbox, std::move(request));
-    up = co_await claim(sandbox);
-  } else {
+  Result<void> up;
+  if (!warm) {
     auto reservation = co_await reserve(source->snapshot->shape());
     if (!reservation.ok()) co_return reservation.error();
     sandbox = std::make_shared<Sandbox>(executors_.loop);
@@ -51,12 +58,12 @@ awaitable<Result<SandboxInfo>> SandboxesImpl::create(CreateRequest request) {
     Identity identity{true, sandbox->env_vars};
     up = co_await come_up(sandbox, *source, std::move(*reservation), std::move(identity));
   }
-  if (up->ok()) up = co_await go_live(sandbox);
-  if (!up->ok()) {
+  if (up.ok()) up = co_await go_live(sandbox);
+  if (!up.ok()) {
     log(LogLevel::warning, "node", "a clone did not come up",
-        {{"sandbox", sandbox->info.id}, {"error", up->error().describe()}});
+        {{"sandbox", sandbox->info.id}, {"error", up.error().describe()}});
     bury(sandbox);
-    co_return up->error();
+    co_return up.error();
   }
   if (settings_.on_created) settings_.on_created(*source);
   if (!warm) warm_.want_more(*source);

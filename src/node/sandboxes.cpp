@@ -64,7 +64,11 @@ SandboxesImpl::SandboxesImpl(vmm::Executors executors, Store& store,
       settings_(std::move(settings)),
       reapers_(settings_.reapers ? settings_.reapers : executors_.workers),
       admission_({settings_.memory_limit_mib, settings_.sandbox_limit}),
-      checkpoints_(executors_.workers, store, settings_.checkpoint_directory, settings_.scratch_directory),
+      checkpoints_(executors_, store, settings_.checkpoint_directory, settings_.scratch_directory,
+                   [this](const std::string& gone, const std::string& parent) {
+                     for (const auto& [id, sandbox] : sandboxes_)
+                       if (sandbox->checkpoint_id == gone) sandbox->checkpoint_id = parent;
+                   }),
       shells_(settings_.kvm_fd, executors_.workers, settings_.shell_pool_limit),
       warm_(settings_.warm_pool_limit),
       coming_up_(executors_.loop, 2 * std::max(1u, std::thread::hardware_concurrency())),

@@ -247,11 +247,16 @@ Result<void> Store::remove_checkpoint(std::string_view id) {
   return transaction(database_, [&]() -> Result<void> {
     CUBE_TRY(
         Statement(database_,
-                  "UPDATE checkpoint SET parent_id = (SELECT parent_id FROM checkpoint WHERE id = ?) WHERE "
-                  "parent_id = ?")
-            .bind(id)
+                  "UPDATE sandbox SET record = json_set(record, '$.checkpoint_id', (SELECT parent_id "
+                  "FROM checkpoint WHERE id = ?1)) WHERE EXISTS (SELECT 1 FROM checkpoint WHERE id = ?1) "
+                  "AND CASE WHEN json_valid(record) THEN json_extract(record, '$.checkpoint_id') END = ?1")
             .bind(id)
             .run());
+    CUBE_TRY(Statement(database_,
+                       "UPDATE checkpoint SET parent_id = (SELECT parent_id FROM checkpoint WHERE id = ?1) "
+                       "WHERE parent_id = ?1")
+                 .bind(id)
+                 .run());
     return Statement(database_, "DELETE FROM checkpoint WHERE id = ?").bind(id).run();
   });
 }

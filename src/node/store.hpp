@@ -74,7 +74,7 @@ class Store {
   Result<std::vector<CheckpointRow>> checkpoints();
   /// Takes the name away from whoever had it, in the same transaction.
   Result<void> put_checkpoint(const CheckpointRow& row);
-  /// Its descendants descend from its parent then.
+  /// Its descendants, sandboxes among them, descend from its parent then.
   Result<void> remove_checkpoint(std::string_view id);
 
  private:

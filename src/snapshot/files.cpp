@@ -64,7 +64,7 @@ class Opening {
     auto file = open_inside(directory_, name);
     if (!file) return std::move(file).error();
     if (const char* wrong = check(file->size)) return make_error(ErrorCode::corrupt, wrong, name);
-    auto shared = disk::SharedFile::adopt(std::move(file->fd), scratch_);
+    auto shared = disk::SharedFile::adopt(std::move(file->fd), scratch_, disk::SharedFile::State::durable);
     if (!shared) return with_object(std::move(shared).error(), name);
     return shared;
   }
@@ -75,7 +75,7 @@ class Opening {
       const std::string name = layer_name(base, index);
       auto file = open_inside(directory_, name);
       if (!file) return std::move(file).error();
-      auto shared = disk::SharedFile::adopt(std::move(file->fd), scratch_);
+      auto shared = disk::SharedFile::adopt(std::move(file->fd), scratch_, disk::SharedFile::State::durable);
       if (!shared) return with_object(std::move(shared).error(), name);
       auto layer = disk::Layer::open(std::move(*shared), capacity);
       if (!layer) return with_object(std::move(layer).error(), name);
@@ -139,9 +139,7 @@ Result<void> write_inside(int directory, const char* name, std::string_view cont
 }
 
 Result<void> name_all(int directory, const char* base_name, const FilePtr& base, const Layers& layers) {
-  // Costs nothing once it is durable.
-  if (retry_interrupted([&] { return ::fsync(base->fd()); }) != 0)
-    return os_error(errno, "cannot sync", base_name);
+  if (auto synced = base->sync(); !synced) return with_object(std::move(synced).error(), base_name);
   CUBE_TRY(base->link(directory, base_name));
   for (std::size_t index = 0; index < layers.size(); ++index)
     CUBE_TRY(layers[index]->publish(directory, layer_name(base_name, index).c_str()));

@@ -23,6 +23,7 @@ struct Node {
   asio::thread_pool workers{2};
   std::unique_ptr<Store> store = must(Store::open(place / "store.db"));
   std::unique_ptr<CheckpointCatalogue> catalogue;
+  std::vector<std::pair<std::string, std::string>> removed;
   snapshot::SnapshotPtr snapshot = capture_booted(place);
 
   Node() {
@@ -30,8 +31,9 @@ struct Node {
     restart();
   }
   void restart() {
-    catalogue =
-        std::make_unique<CheckpointCatalogue>(workers.get_executor(), *store, directory, place.scratch);
+    catalogue = std::make_unique<CheckpointCatalogue>(
+        vmm::Executors{loop.get_executor(), workers.get_executor()}, *store, directory, place.scratch,
+        [this](const std::string& gone, const std::string& parent) { removed.emplace_back(gone, parent); });
     REQUIRE(catalogue->load().ok());
   }
 
@@ -109,6 +111,23 @@ TEST_CASE("a name goes to the newest checkpoint, before and after a restart") {
   CHECK(node.directories() == Names{older.id, unnamed.id});
 }
 
+TEST_CASE("of checkpoints taken at once with one name, one has it, the same after a restart") {
+  Node node;
+  int added = 0;
+  const auto add = [&](std::size_t) -> asio::awaitable<void> {
+    CheckpointInfo info;
+    info.name = "good";
+    const auto outcome = co_await node.catalogue->add(std::move(info), node.snapshot);
+    added += outcome.ok();
+  };
+  test::run(node.loop, [&] { return for_each_concurrently(8, 8, add); });
+  REQUIRE(added == 8);
+  const std::string owner = must(node.catalogue->find("good")).id;
+  node.restart();
+  CHECK(must(node.catalogue->find("good")).id == owner);
+  CHECK(node.catalogue->list().size() == 8);
+}
+
 TEST_CASE("checkpoints come back after a restart with what they hold") {
   Node node;
   const Content content = content_of(node.place, node.snapshot);
@@ -170,6 +189,7 @@ TEST_CASE("descent goes through parents, also when one of them is removed") {
   CHECK_FALSE(node.catalogue->descends("", a));
   CHECK_FALSE(node.catalogue->descends("", ""));
   REQUIRE(node.remove(c).ok());
+  CHECK(node.removed == std::vector{std::pair(c, b)});
   for (int start = 0; start < 2; ++start, node.restart()) {
     CHECK(node.catalogue->descends(d, b));
     CHECK(node.catalogue->descends(d, a));

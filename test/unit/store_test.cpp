@@ -87,6 +87,11 @@ TEST_CASE("the newest checkpoint with a name has it, and any number have none") 
 TEST_CASE("what descends from a removed checkpoint descends from its parent") {
   const TemporaryDirectory directory;
   const auto store = must(Store::open(directory / "store.db"));
+  const std::string of_another = R"({"checkpoint_id":"c9"})";
+  REQUIRE(
+      store->put_sandbox({"s1", "t1", "paused", 1, 2, R"({"checkpoint_id":"c2","name":"\u0000é"})"}).ok());
+  REQUIRE(store->put_sandbox({"s2", "t1", "paused", 1, 2, of_another}).ok());
+  REQUIRE(store->put_sandbox({"s3", "t1", "paused", 1, 2, "no JSON"}).ok());
   for (const auto& [id, parent] :
        {std::pair("c1", ""), {"c2", "c1"}, {"c3", "c2"}, {"c4", "c2"}, {"c5", "c3"}})
     REQUIRE(store->put_checkpoint(checkpoint(id, "", parent)).ok());
@@ -96,6 +101,11 @@ TEST_CASE("what descends from a removed checkpoint descends from its parent") {
   CHECK(rows.at("c3").parent_id == "c1");
   CHECK(rows.at("c4").parent_id == "c1");
   CHECK(rows.at("c5").parent_id == "c3");
+  std::map<std::string, std::string> records;
+  for (const SandboxRow& row : must(store->sandboxes())) records[row.id] = row.record;
+  CHECK(records.at("s1") == R"({"checkpoint_id":"c1","name":"\u0000é"})");
+  CHECK(records.at("s2") == of_another);
+  CHECK(records.at("s3") == "no JSON");
   REQUIRE(store->remove_checkpoint("c1").ok());
   CHECK(checkpoints_of(*store).at("c3").parent_id.empty());
   REQUIRE(store->remove_checkpoint("unknown").ok());
