@@ -13,6 +13,7 @@
 #include <cstdlib>
 #include <ctime>
 #include <cube/core.hpp>
+#include <thread>
 
 #include "network.hpp"
 
@@ -88,10 +89,24 @@ void set_kernel_parameters() {
   write_setting("/proc/sys/vm/max_map_count", "262144");
   write_setting("/proc/sys/net/ipv4/ping_group_range", "0 2147483647");
   write_setting("/proc/self/oom_score_adj", "-1000");
-  // A thousand idle clones wake their host as often as all of them together: no compaction ahead of need (two
-  // wake-ups a second), and the counters of /proc/vmstat are summed up once a minute instead of every second.
+}
+
+/// A thousand idle clones wake their host as often as all of them together.
+void sleep_soundly() {
+  // No compaction ahead of need (two wake-ups a second); the counters of /proc/vmstat are summed up once a
+  // minute instead of every second.
   write_setting("/proc/sys/vm/compaction_proactiveness", "0");
   write_setting("/proc/sys/vm/stat_interval", "60");
+  // The generator was seeded by now, and is anew in each clone: no thread that asks for more now and then.
+  write_setting("/sys/class/misc/hw_random/rng_current", "none");
+  // Linux 6.12's guard of ordinary tasks against real-time ones: a timer for each time a processor gets to
+  // work.
+  constexpr const char* debug = "/sys/kernel/debug";
+  if (::mount("debugfs", debug, "debugfs", plain, nullptr) != 0)
+    return report(os_error(errno, "cannot mount", debug));
+  for (unsigned cpu = 0; cpu < std::thread::hardware_concurrency(); ++cpu)
+    write_setting(std::string(debug) + "/sched/fair_server/cpu" + std::to_string(cpu) + "/runtime", "0");
+  if (::umount(debug) != 0) report(os_error(errno, "cannot unmount", debug));
 }
 
 void prepare_cgroups() {
@@ -150,6 +165,7 @@ void boot() {
   make_links_and_directories();
   raise_limits();
   set_kernel_parameters();
+  sleep_soundly();
   prepare_cgroups();
   ::setenv("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", 1);
   ::setenv("HOME", "/root", 1);

@@ -78,11 +78,14 @@ class Layer {
   static constexpr std::uint64_t data_offset = 4096;
 
   /// A published layer. `capacity` is that of the disk or memory, which bounds what the file may claim.
-  /// Header and records are checked, and what the layer holds against its checksum: `corrupt` with the
-  /// reason.
+  /// Header and records are checked: `corrupt` with the reason. What the layer holds is not read.
   static Result<std::shared_ptr<const Layer>> open(std::shared_ptr<const SharedFile> file,
                                                    std::uint64_t capacity);
   virtual ~Layer() = default;
+
+  /// Reads what a published layer holds against its checksum, once: `corrupt`. What this process has written
+  /// needs no reading.
+  virtual Result<void> verify() const = 0;
 
   virtual int fd() const = 0;
   virtual bool holds(std::uint64_t cluster) const = 0;

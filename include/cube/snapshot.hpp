@@ -60,7 +60,8 @@ class Snapshot {
   /// Layers above the bases, the deeper of memory's and the disk's. What is deep is slow to read: merge().
   virtual std::size_t depth() const = 0;
 
-  /// Reads the base image of memory against its checksum, once; afterwards it costs nothing. `corrupt`.
+  /// Reads the layers and the base image of memory against their checksums, once; afterwards it costs
+  /// nothing. To be called before it is cloned. `corrupt` with the file.
   virtual Result<void> verify() const = 0;
 
   /// A paused machine that is a copy of the one that was captured. `config`'s vcpu_count, memory_bytes and
@@ -72,8 +73,9 @@ class Snapshot {
   virtual Result<std::shared_ptr<disk::CowDisk>> open_disk() const = 0;
 
   /// Remembers which pages a clone needed until now, so that the next ones have them before they start. The
-  /// first clone to come up counts; then the first to have been used, whose further pages the next ones only
-  /// have mapped, so that one that is never used costs no memory for it.
+  /// first clone to come up counts (the second, if this snapshot has its parent's working set to begin with);
+  /// then the first to have been used, whose further pages the next ones only have mapped, so that one that
+  /// is never used costs no memory for it.
   enum class Phase { came_up, used };
   virtual void learn_working_set(const vmm::Machine& machine, Phase phase) const = 0;
 
@@ -90,8 +92,7 @@ class Snapshot {
 using SnapshotPtr = std::shared_ptr<const Snapshot>;
 
 /// `not_found` without the directory; `corrupt` with the file and the reason if anything is missing, of the
-/// wrong size or does not match its checksum (the base of memory: see Snapshot::verify; the base of the disk
-/// is checked for its size only); `conflict` for another format version. Clones' disks and the names that
+/// wrong size or says what cannot be; `conflict` for another format version. Clones' disks and the names that
 /// keep files alive go to `scratch_directory`, on the same file system.
 Result<SnapshotPtr> open(const std::string& directory, const std::string& scratch_directory);
 

@@ -148,8 +148,8 @@ Result<void> LayeredDisk::ensure_top() {
 
 std::vector<std::shared_ptr<const Layer>> LayeredDisk::freeze() {
   if (top_ && top_->allocated.count() > 0) {
-    layers_.push_back(std::make_shared<StoredLayer>(std::move(top_->file), std::move(top_->allocated),
-                                                    capacity_, StoredLayer::State::data));
+    layers_.push_back(
+        std::make_shared<StoredLayer>(std::move(top_->file), std::move(top_->allocated), capacity_));
     top_.reset();
     dirty_bytes_.store(0, std::memory_order_relaxed);
   }

@@ -5,8 +5,6 @@
 
 #include <cerrno>
 
-#include "disk/layer_file.hpp"
-
 namespace cube::disk {
 
 Result<void> StoredLayer::publish(int directory, const char* name) const {
@@ -17,7 +15,7 @@ Result<void> StoredLayer::publish(int directory, const char* name) const {
 Result<void> StoredLayer::make_durable() const {
   const std::lock_guard lock(mutex_);
   if (state_ == State::durable) return {};
-  CUBE_TRY(complete_layer_file(fd(), allocated_, capacity_));
+  CUBE_TRY(complete_layer_file(fd(), content_.allocated, capacity_));
   if (retry_interrupted([&] { return ::fchmod(fd(), 0400); }) != 0)
     return os_error(errno, "cannot protect a layer");
   CUBE_TRY(file_->sync());
@@ -25,12 +23,20 @@ Result<void> StoredLayer::make_durable() const {
   return {};
 }
 
+Result<void> StoredLayer::verify() const {
+  const std::lock_guard lock(mutex_);
+  if (verified_) return {};
+  CUBE_TRY(verify_layer_data(fd(), content_));
+  verified_ = true;
+  return {};
+}
+
 Result<std::shared_ptr<const Layer>> Layer::open(std::shared_ptr<const SharedFile> file,
                                                  std::uint64_t capacity) {
-  auto allocated = read_layer_file(file->fd(), capacity);
-  if (!allocated) return std::move(allocated).error();
-  return std::shared_ptr<const Layer>(std::make_shared<StoredLayer>(
-      std::move(file), std::move(allocated).value(), capacity, StoredLayer::State::durable));
+  auto content = read_layer_file(file->fd(), capacity);
+  if (!content) return std::move(content).error();
+  return std::shared_ptr<const Layer>(
+      std::make_shared<StoredLayer>(std::move(file), std::move(*content), capacity));
 }
 
 }  // namespace cube::disk

@@ -5,33 +5,45 @@
 #include <cube/disk.hpp>
 #include <mutex>
 
-#include "disk/allocation_bitmap.hpp"
+#include "disk/layer_file.hpp"
 
 namespace cube::disk {
 
 class StoredLayer final : public Layer {
  public:
-  /// What the file is yet: `data` only; `durable` when it is complete and synced.
-  enum class State { data, durable };
+  /// Of clusters that were written here.
+  StoredLayer(std::shared_ptr<const SharedFile> file, AllocationBitmap allocated, std::uint64_t capacity)
+      : file_(std::move(file)), content_{std::move(allocated)}, capacity_(capacity) {}
 
-  StoredLayer(std::shared_ptr<const SharedFile> file, AllocationBitmap allocated, std::uint64_t capacity,
-              State state)
-      : file_(std::move(file)), allocated_(std::move(allocated)), capacity_(capacity), state_(state) {}
+  /// A published one.
+  StoredLayer(std::shared_ptr<const SharedFile> file, LayerFile content, std::uint64_t capacity)
+      : file_(std::move(file)),
+        content_(std::move(content)),
+        capacity_(capacity),
+        state_(State::durable),
+        verified_(false) {}
 
+  Result<void> verify() const override;
   int fd() const override { return file_->fd(); }
-  bool holds(std::uint64_t cluster) const override { return allocated_.contains(cluster); }
-  std::uint64_t held_clusters() const override { return allocated_.count(); }
-  void for_each_run(const AllocationBitmap::RunFunction& run) const override { allocated_.for_each_run(run); }
+  bool holds(std::uint64_t cluster) const override { return content_.allocated.contains(cluster); }
+  std::uint64_t held_clusters() const override { return content_.allocated.count(); }
+  void for_each_run(const AllocationBitmap::RunFunction& run) const override {
+    content_.allocated.for_each_run(run);
+  }
   Result<void> publish(int directory, const char* name) const override;
 
  private:
   Result<void> make_durable() const;
 
+  /// What the file is yet: `data` only; `durable` when it is complete and synced.
+  enum class State { data, durable };
+
   std::shared_ptr<const SharedFile> file_;
-  AllocationBitmap allocated_;
+  LayerFile content_;
   std::uint64_t capacity_;
-  mutable std::mutex mutex_;  // several machines may publish a layer they share
-  mutable State state_;
+  mutable std::mutex mutex_;  // several machines may publish and verify a layer they share
+  mutable State state_ = State::data;
+  mutable bool verified_ = true;
 };
 
 }  // namespace cube::disk

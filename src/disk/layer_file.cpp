@@ -1,5 +1,6 @@
 #include "disk/layer_file.hpp"
 
+#include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -98,7 +99,7 @@ Result<AllocationBitmap> collect(std::span<const ChunkRecord> records, const Hea
 
 std::uint64_t clusters_of(std::uint64_t capacity) { return (capacity + cluster_size - 1) / cluster_size; }
 
-Result<AllocationBitmap> read_layer_file(int fd, std::uint64_t capacity) {
+Result<LayerFile> read_layer_file(int fd, std::uint64_t capacity) {
   if (capacity > most_capacity)
     return make_error(ErrorCode::invalid_argument, "a disk or memory of more than 8 TiB has no layers");
   struct stat status {};
@@ -115,11 +116,20 @@ Result<AllocationBitmap> read_layer_file(int fd, std::uint64_t capacity) {
   if (header.crc32c != checksum(header, records)) return corrupt("checksum mismatch");
 
   auto allocated = collect(records, header);
-  if (!allocated) return allocated;
-  const auto data_crc32c = checksum_data(fd, *allocated);
+  if (!allocated) return std::move(allocated).error();
+  return LayerFile{std::move(*allocated), header.data_crc32c};
+}
+
+Result<void> verify_layer_data(int fd, const LayerFile& expected) {
+  // What is scattered is read ahead in one go; only a hint.
+  expected.allocated.for_each_run([&](std::uint64_t first, std::uint64_t count) {
+    ::posix_fadvise(fd, static_cast<off_t>(Layer::data_offset + first * cluster_size),
+                    static_cast<off_t>(count * cluster_size), POSIX_FADV_WILLNEED);
+  });
+  const auto data_crc32c = checksum_data(fd, expected.allocated);
   if (!data_crc32c) return data_crc32c.error();
-  if (header.data_crc32c != *data_crc32c) return corrupt("checksum mismatch in its data");
-  return allocated;
+  if (*data_crc32c != expected.data_crc32c) return corrupt("checksum mismatch in its data");
+  return {};
 }
 
 Result<void> complete_layer_file(int fd, const AllocationBitmap& allocated, std::uint64_t capacity) {

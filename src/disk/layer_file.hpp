@@ -22,9 +22,17 @@ inline constexpr std::uint64_t most_capacity = 8ull << 40;
 /// A cluster at the capacity's end counts as a whole one.
 std::uint64_t clusters_of(std::uint64_t capacity);
 
-/// Reads and checks the file, its data included. Everything it says is checked, also when the checksums are
-/// right. `corrupt` with the reason.
-Result<AllocationBitmap> read_layer_file(int fd, std::uint64_t capacity);
+struct LayerFile {
+  AllocationBitmap allocated;
+  std::uint32_t data_crc32c = 0;
+};
+
+/// Reads and checks all but the data. Everything it says is checked, also when the checksum is right.
+/// `corrupt` with the reason.
+Result<LayerFile> read_layer_file(int fd, std::uint64_t capacity);
+
+/// Reads the data: `corrupt` if it is not what it was.
+Result<void> verify_layer_data(int fd, const LayerFile& expected);
 
 /// Writes records and header behind and before the data, and cuts the file behind them. Not synced. May be
 /// repeated after a failure.

@@ -32,8 +32,7 @@ class StoredLayerWriter final : public LayerWriter {
   }
 
   std::shared_ptr<const Layer> finish() override {
-    return std::make_shared<StoredLayer>(std::move(file_), std::move(allocated_), capacity_,
-                                         StoredLayer::State::data);
+    return std::make_shared<StoredLayer>(std::move(file_), std::move(allocated_), capacity_);
   }
 
  private:

@@ -23,6 +23,13 @@ constexpr std::size_t forks_at_once = 8;
 /// How long an agent that is asked whether it is alive may take.
 constexpr std::chrono::milliseconds health_timeout{5'000};
 
+/// Names the damaged file, but not where the daemon keeps it.
+Error cannot_resume(const std::string& id, const Error& damage) {
+  return make_error(damage.code, "sandbox '" + id + "' cannot be resumed: " +
+                                     damage.object.substr(damage.object.rfind('/') + 1) + ": " +
+                                     damage.message);
+}
+
 /// On a worker: the machine is paused and on disk, or runs on and nothing is left behind.
 Result<SnapshotPtr> take_to_disk(const Running& running, const SnapshotPtr& before, bool with_memory,
                                  const std::string& directory) {
@@ -152,17 +159,13 @@ awaitable<Result<void>> SandboxesImpl::make_running(SandboxPtr sandbox, seconds 
 awaitable<Result<void>> SandboxesImpl::resume_paused(SandboxPtr sandbox, seconds timeout) {
   const auto started = SteadyClock::now();
   const std::string id = sandbox->info.id;
-  if (sandbox->damage) {
-    const Error& damage = *sandbox->damage;
-    co_return make_error(damage.code, "sandbox '" + id + "' cannot be resumed: " +
-                                          damage.object.substr(damage.object.rfind('/') + 1) + ": " +
-                                          damage.message);
-  }
+  if (sandbox->damage) co_return cannot_resume(id, *sandbox->damage);
   auto reservation = co_await reserve(sandbox->snapshot->shape());
   if (!reservation) co_return std::move(reservation).error();
   Identity identity{false, std::nullopt};
   if (!sandbox->snapshot->has_memory()) identity.env_vars = sandbox->env_vars;
   auto running = co_await start(sandbox, sandbox->snapshot, std::move(*reservation), std::move(identity));
+  if (!running && running.error().code == ErrorCode::corrupt) co_return cannot_resume(id, running.error());
   if (!running) co_return std::move(running).error();
 
   sandbox->timeout = std::min(timeout, longest_timeout);

@@ -146,7 +146,19 @@ Result<void> name_all(int directory, const char* base_name, const FilePtr& base,
   return {};
 }
 
+Result<void> verify_all(const char* base, const Layers& layers) {
+  for (std::size_t index = 0; index < layers.size(); ++index)
+    if (auto verified = layers[index]->verify(); !verified)
+      return with_object(std::move(verified).error(), layer_name(base, index));
+  return {};
+}
+
 }  // namespace
+
+Result<void> verify_layers(const Files& files) {
+  CUBE_TRY(verify_all(memory_name, files.memory_layers));
+  return verify_all(disk_name, files.disk_layers);
+}
 
 Result<Files> open_files(const std::string& directory, const std::string& scratch_directory) {
   const auto handle = open_file(directory, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);

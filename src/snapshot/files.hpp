@@ -29,6 +29,9 @@ struct Files {
 /// See snapshot::open.
 Result<Files> open_files(const std::string& directory, const std::string& scratch_directory);
 
+/// Reads every layer against its checksum, each once. `corrupt` with the name of its file.
+Result<void> verify_layers(const Files& files);
+
 /// Fills a directory under construction: everything in it is durable when it returns, but for its name.
 Result<void> fill_directory(const PendingDirectory& directory, const Files& files);
 

@@ -47,7 +47,7 @@ class LayeredSnapshot final : public Snapshot {
   LayeredSnapshot(Files files, std::string scratch, bool verified, WorkingSet working_set = {})
       : files_(std::move(files)),
         scratch_(std::move(scratch)),
-        verified_(verified || !files_.memory),
+        verified_(verified),
         working_set_(std::move(working_set)) {
     if (files_.memory) memory_.emplace(files_.memory, files_.memory_layers, files_.shape.memory_bytes);
   }
@@ -61,10 +61,8 @@ class LayeredSnapshot final : public Snapshot {
   Result<void> verify() const override {
     const std::scoped_lock lock(verification_);
     if (verified_) return {};
-    const auto checksum = checksum_base_image(files_.memory->fd(), files_.shape.memory_bytes);
-    if (!checksum) return checksum.error();
-    if (*checksum != files_.memory_crc32c)
-      return make_error(ErrorCode::corrupt, "the memory image does not match its checksum", "memory");
+    CUBE_TRY(verify_layers(files_));
+    if (files_.memory) CUBE_TRY(verify_base());
     verified_ = true;
     return {};
   }
@@ -79,7 +77,7 @@ class LayeredSnapshot final : public Snapshot {
     config.vcpu_count = files_.shape.vcpu_count;
     config.memory_bytes = files_.shape.memory_bytes;
     config.root_disk = *disk;
-    const WorkingSet wanted = working_set();
+    const WorkingSet wanted = use_working_set();
     vmm::MemoryImage image;
     image.base_fd = memory_->base_fd();
     image.runs = memory_->runs();
@@ -116,10 +114,8 @@ class LayeredSnapshot final : public Snapshot {
     }
     const std::scoped_lock lock(learning_);
     if (!learns(phase)) return;
-    if (phase == Phase::used) {
-      now = add_as_read(*working_set_, now);
-      used_ = true;
-    }
+    if (phase == Phase::used) now = add_as_read(*working_set_, now);
+    (phase == Phase::used ? used_ : came_up_) = true;
     if (now.size() > most_working_set_runs)
       std::erase_if(now, [](const vmm::PageRun& run) { return !run.written; });
     if (now.size() > most_working_set_runs) now.clear();
@@ -155,8 +151,26 @@ class LayeredSnapshot final : public Snapshot {
   }
 
  private:
-  /// With the mutex held.
-  bool learns(Phase phase) const { return phase == Phase::came_up ? !working_set_ : working_set_ && !used_; }
+  WorkingSet use_working_set() const {
+    const std::scoped_lock lock(learning_);
+    ++clones_;
+    return working_set_;
+  }
+
+  Result<void> verify_base() const {
+    const auto checksum = checksum_base_image(files_.memory->fd(), files_.shape.memory_bytes);
+    if (!checksum) return checksum.error();
+    if (*checksum != files_.memory_crc32c)
+      return make_error(ErrorCode::corrupt, "the memory image does not match its checksum", "memory");
+    return {};
+  }
+
+  /// With the mutex held. What was inherited is good enough for a snapshot that is cloned only once, as most
+  /// that are paused.
+  bool learns(Phase phase) const {
+    if (phase == Phase::used) return came_up_ && !used_;
+    return !came_up_ && (!working_set_ || clones_ > 1);
+  }
 
   const Files files_;
   const std::string scratch_;
@@ -164,8 +178,10 @@ class LayeredSnapshot final : public Snapshot {
   mutable std::mutex verification_;
   mutable bool verified_;
   mutable std::mutex learning_;
-  mutable WorkingSet working_set_;
-  mutable bool used_ = false;  // the working set holds what using a clone needs
+  mutable WorkingSet working_set_;  // inherited, until clones of this one have told
+  mutable std::size_t clones_ = 0;
+  mutable bool came_up_ = false;  // the working set holds what a clone needs to come up
+  mutable bool used_ = false;     // and what using it needs
 };
 
 /// Every Snapshot is one of ours.
@@ -278,6 +294,7 @@ Result<SnapshotPtr> capture_disk(const SnapshotPtr& parent, disk::CowDisk& disk)
 
 Result<SnapshotPtr> merge(const SnapshotPtr& snapshot) {
   const LayeredSnapshot& deep = layered(snapshot);
+  CUBE_TRY(deep.verify());  // what is written anew has a checksum of its own
   Files files = deep.files();
   auto memory = merge_chain(files.memory_layers, deep.scratch(), files.shape.memory_bytes);
   if (!memory) return std::move(memory).error();

@@ -4,7 +4,7 @@ import json
 import time
 
 import pytest
-from conftest import wait_until
+from conftest import ROOT, wait_until
 from e2b import Sandbox, SandboxException, SandboxNotFoundException, SandboxState
 
 COUNTER = "python3 -c 'import time\nn = 0\nwhile True:\n  n += 1; open(\"/tmp/count\", \"w\").write(str(n)); time.sleep(0.1)'"
@@ -54,6 +54,31 @@ def test_ten_pauses_lose_no_file_and_no_process(sandbox):
         assert pid in [process.pid for process in sandbox.commands.list()]
         drift = float(sandbox.commands.run("date +%s.%N").stdout) - time.time()
         assert abs(drift) < 30  # this machine's clock is not the lab's, but a guest that slept would be off for longer
+
+
+def test_a_connection_under_tls_and_its_timers_survive(daemon, sandbox):
+    sandbox.files.write("tls_pair.py", (ROOT / "test/e2e/tls_pair.py").read_text())
+    pid = sandbox.commands.run("exec python3 tls_pair.py", background=True, timeout=0).pid
+
+    def goes_on(box):
+        def seen():
+            return int(box.commands.run("cat /tmp/tls-count || echo 0").stdout)
+        before = seen()
+        wait_until(lambda: seen() > before + 5, 60, "the pair counts")
+        assert pid in [process.pid for process in box.commands.list()]
+        return before
+
+    goes_on(sandbox)
+    sandbox.pause()
+    assert goes_on(sandbox.connect(timeout=600)) > 5
+    snapshot = sandbox.create_snapshot()
+    goes_on(sandbox)
+    fork = sandbox.fork()[0]
+    with fork:
+        assert goes_on(fork) > 10
+    assert rollback(daemon, sandbox, snapshot.snapshot_id)[0] == 200
+    assert goes_on(sandbox) > 5
+    Sandbox.delete_snapshot(snapshot.snapshot_id)
 
 
 def test_a_pause_without_memory_boots(sandbox):

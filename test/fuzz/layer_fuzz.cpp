@@ -143,6 +143,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   if (repairs) repair_checksum(layer->fd());
   const auto opened = Layer::open(file, capacity);
   require(opened.ok() || opened.error().code == ErrorCode::corrupt);
-  if (opened) use(*opened, scratch.path);
+  if (!opened) return 0;
+  const auto verified = (*opened)->verify();
+  require(verified.ok() || verified.error().code == ErrorCode::corrupt);
+  use(*opened, scratch.path);
   return 0;
 }

@@ -51,7 +51,10 @@ inline std::shared_ptr<const SharedFile> adopt(const std::string& path, const Te
 
 inline Result<std::shared_ptr<const Layer>> open_layer(const std::string& path, std::uint64_t capacity,
                                                        const TemporaryDirectory& scratch) {
-  return Layer::open(adopt(path, scratch), capacity);
+  auto layer = Layer::open(adopt(path, scratch), capacity);
+  if (layer)
+    if (auto verified = (*layer)->verify(); !verified) return std::move(verified).error();
+  return layer;
 }
 
 inline Result<void> publish(const Layer& layer, const std::string& path) {

@@ -37,6 +37,9 @@ awaitable<void> create_many(Target target, DensityOptions options, Crowd& crowd)
     }
     crowd.created_ms.push_back(milliseconds_since(start));
     crowd.boxes.push_back(std::move(*box));
+    if (const std::size_t made = crowd.boxes.size(); made % 100 == 0)
+      std::fprintf(stderr, "    %zu of %d clones, the last took %.0f ms\n", made, options.count,
+                   crowd.created_ms.back());
   }
 }
 

@@ -14,6 +14,7 @@ namespace {
 using asio::awaitable;
 
 constexpr std::size_t answer_limit = 1 << 20;
+constexpr int a_day_s = 86'400;  // no sandbox ends by itself while a table is made
 
 /// A message of the Connect protocol's streams: flags, length, JSON.
 std::string envelope(std::string_view json) {
@@ -61,7 +62,7 @@ awaitable<Result<std::string>> Session::call(std::string method, std::string pat
 
 awaitable<Result<Box>> Session::create(std::string template_name) {
   JsonWriter json;
-  json.begin_object().key("templateID").value(template_name).end_object();
+  json.begin_object().key("templateID").value(template_name).key("timeout").value(a_day_s).end_object();
   const auto answer = co_await call("POST", "/v2/sandboxes", json.take());
   if (!answer.ok()) co_return answer.error();
   simdjson::dom::parser parser;

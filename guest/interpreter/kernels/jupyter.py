@@ -21,7 +21,8 @@ _specifications = KernelSpecManager(
 )
 OURS = {"python": "cube-python"}  # jupyter_client has its own idea of what "python" is
 _sockets = zmq.asyncio.Context()
-_sockets.setsockopt(zmq.RCVHWM, 0)  # never drop an output; the execution's queue slows the reading down instead
+# What is not read yet waits with the kernel that printed it: its memory, not ours. Nothing is dropped there.
+_sockets.setsockopt(zmq.RCVHWM, 1000)
 
 
 class JupyterKernel:

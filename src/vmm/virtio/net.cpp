@@ -42,7 +42,9 @@ constexpr std::uint16_t status_link_up = 1;
 class NetDevice final : public Transport {
  public:
   NetDevice(Attachment attachment, asio::any_io_executor loop, Fd tap, std::array<std::uint8_t, 6> mac)
-      : Transport(std::move(attachment), loop, net_id, offered(tap), queue_count), mac_(mac) {
+      : Transport(std::move(attachment), loop, net_id, offered(tap), queue_count),
+        mac_(mac),
+        link_status_(tap ? status_link_up : 0) {
     if (!tap) return;
     asio::error_code failed;
     tap_.emplace(loop);
@@ -60,7 +62,7 @@ class NetDevice final : public Transport {
   }
 
   void read_config(std::uint64_t offset, std::span<std::byte> data) override {
-    const Config config{mac_, status_link_up};
+    const Config config{mac_, link_status_};
     copy_config(std::as_bytes(std::span(&config, 1)), offset, data);
   }
 
@@ -149,6 +151,7 @@ class NetDevice final : public Transport {
   }
 
   const std::array<std::uint8_t, 6> mac_;
+  const std::uint16_t link_status_;  // without a tap there is no link, and nothing for the guest to watch
   std::optional<asio::posix::stream_descriptor> tap_;
   bool waiting_ = false;
   bool reported_ = false;

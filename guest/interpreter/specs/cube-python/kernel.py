@@ -17,7 +17,7 @@ import cube_session  # noqa: E402,F401 found in sys.modules by the snippets of l
 
 class Application(IPKernelApp):
     def init_iopub(self, context):
-        context.setsockopt(zmq.SNDHWM, 0)  # an output is never dropped
+        context.setsockopt(zmq.SNDHWM, 0)  # an output is never dropped, but waits here
         super().init_iopub(context)
 
 
