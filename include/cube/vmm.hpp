@@ -109,6 +109,9 @@ struct MemoryImage {
   /// Pages made present (and copied, where written) before the first resume, because an earlier clone needed
   /// them at once. A hint: what cannot be done is left to the guest's faults. Ascending.
   std::span<const PageRun> working_set;
+  /// Which pages are present is going to be asked: faults map no neighbours of the page that was touched,
+  /// where the kernel can do that.
+  bool observed = false;
 };
 
 /// Refuses a descriptor that is not KVM of the stable API version 12, or lacks what the monitor needs.

@@ -77,11 +77,12 @@ class LayeredSnapshot final : public Snapshot {
     config.vcpu_count = files_.shape.vcpu_count;
     config.memory_bytes = files_.shape.memory_bytes;
     config.root_disk = *disk;
-    const WorkingSet wanted = use_working_set();
     vmm::MemoryImage image;
     image.base_fd = memory_->base_fd();
     image.runs = memory_->runs();
+    const auto [wanted, observed] = begin_clone();
     if (wanted) image.working_set = *wanted;
+    image.observed = observed;
     auto machine = vmm::Machine::restore(std::move(*shell), std::move(executors), std::move(config),
                                          files_.state, image);
     if (!machine) return std::move(machine).error();
@@ -151,10 +152,11 @@ class LayeredSnapshot final : public Snapshot {
   }
 
  private:
-  WorkingSet use_working_set() const {
+  /// What there is for one more clone, and whether it may be asked what it needed.
+  std::pair<WorkingSet, bool> begin_clone() const {
     const std::scoped_lock lock(learning_);
     ++clones_;
-    return working_set_;
+    return {working_set_, learns(Phase::came_up) || learns(Phase::used)};
   }
 
   Result<void> verify_base() const {

@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <cube/vmm.hpp>
 
+#include "vmm/exact_faults.hpp"
 #include "vmm/memory_image.hpp"
 
 namespace cube::vmm {
@@ -41,6 +42,7 @@ Result<void> GuestMemory::map_image(const MemoryImage& image) {
     last_pages_.push_back(target.last(page_size).data());
   }
   keep_private(mapping_);
+  if (image.observed) exact_faults_ = make_faults_exact(mapping_);
   return copy_runs(mapping_, plan->copied);
 }
 
@@ -54,6 +56,7 @@ GuestMemory::GuestMemory(GuestMemory&& other) noexcept
     : mapping_(std::exchange(other.mapping_, {})),
       guard_(std::move(other.guard_)),
       last_pages_(std::move(other.last_pages_)),
+      exact_faults_(std::move(other.exact_faults_)),
       regions_(other.regions_),
       region_count_(std::exchange(other.region_count_, 0)) {}
 
@@ -61,6 +64,7 @@ GuestMemory& GuestMemory::operator=(GuestMemory&& other) noexcept {
   std::swap(mapping_, other.mapping_);
   guard_ = std::move(other.guard_);
   std::swap(last_pages_, other.last_pages_);
+  std::swap(exact_faults_, other.exact_faults_);
   std::swap(regions_, other.regions_);
   std::swap(region_count_, other.region_count_);
   return *this;

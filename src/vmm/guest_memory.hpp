@@ -67,6 +67,7 @@ class GuestMemory {
   std::span<std::byte> mapping_;
   MemoryGuard guard_;
   std::vector<const std::byte*> last_pages_;  ///< of each mapping of a file
+  Fd exact_faults_;
   std::array<MemoryRegion, 2> regions_;
   std::size_t region_count_ = 0;
 };

@@ -1,4 +1,6 @@
 // Restoring into a shell: memory from layers of files, shapes and files that do not fit, nothing left behind.
+#include <sys/utsname.h>
+
 #include "host.hpp"
 
 using namespace cube;
@@ -207,6 +209,34 @@ TEST_CASE("the working set is present before the guest runs, and a wrong one doe
   REQUIRE((*machine)->resume().ok());
   wait_until_above(**machine, observer, parent.watched, word_at(*parent.machine, parent.watched) + 1);
   CHECK(observer.console().empty());
+}
+
+TEST_CASE("the faults of a machine that is observed map no neighbours") {
+  Host host;
+  const Parent parent(host, "memory", "rounds at ");
+  const bool observed = GENERATE(false, true);
+  utsname kernel{};
+  REQUIRE(::uname(&kernel) == 0);
+  if (observed && std::string(kernel.release) < "6.7" && kernel.release[1] == '.') return;  // it cannot be
+  MemoryImage memory;
+  memory.base_fd = parent.image.get();
+  memory.observed = observed;
+  MachineConfig config;
+  config.memory_bytes = guest_memory_bytes;
+  Observer observer;
+  observer.attach(config);
+  const auto machine =
+      Machine::restore(make_shell(host), host.executors(), std::move(config), parent.state, memory);
+  if (!machine) FAIL(machine.error().describe());
+
+  static_cast<void>(word_at(**machine, 16 * mib));
+  CHECK(page_at(**machine, 16 * mib) == Page::of_file);
+  CHECK(page_at(**machine, 16 * mib + page_size) == (observed ? Page::absent : Page::of_file));
+  REQUIRE((*machine)->resume().ok());
+  wait_until_above(**machine, observer, parent.watched, word_at(*parent.machine, parent.watched) + 1);
+  REQUIRE((*machine)->pause().ok());
+  const auto state = (*machine)->save();
+  REQUIRE(state.ok());
 }
 
 TEST_CASE("a shell of another shape is refused") {
