@@ -15,6 +15,7 @@
 #include <cube/core.hpp>
 #include <thread>
 
+#include "names.hpp"
 #include "network.hpp"
 
 namespace cube::agent {
@@ -163,6 +164,7 @@ void boot() {
   mount_all();
   open_standard_descriptors();
   make_links_and_directories();
+  if (auto kept = keep_names_in_memory(""); !kept) report(kept.error());
   raise_limits();
   set_kernel_parameters();
   sleep_soundly();

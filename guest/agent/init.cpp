@@ -3,21 +3,19 @@
 #include <fcntl.h>
 #include <linux/random.h>
 #include <sys/ioctl.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <array>
 #include <charconv>
-#include <cstring>
 #include <ctime>
 #include <optional>
-#include <span>
+
+#include "names.hpp"
 
 namespace cube::agent {
 namespace {
 
 constexpr std::size_t entropy_bytes = 64;
-constexpr std::size_t file_limit = 1 << 20;
 
 Error invalid(std::string message) { return make_error(ErrorCode::invalid_argument, std::move(message)); }
 
@@ -72,54 +70,7 @@ Result<void> set_clock(std::int64_t unix_time_ns) {
   return {};
 }
 
-/// Whether there was a plain file that could be written over.
-bool write_over(const std::string& path, std::string_view content) {
-  const auto file = open_file(path, O_WRONLY | O_NOFOLLOW | O_NONBLOCK);
-  struct stat status {};
-  if (!file || ::fstat(file->get(), &status) != 0 || !S_ISREG(status.st_mode)) return false;
-  if (!write_exactly(file->get(), std::as_bytes(std::span(content)), 0)) return false;
-  const auto size = static_cast<off_t>(content.size());
-  return status.st_size <= size || ::ftruncate(file->get(), size) == 0;
-}
-
-/// Every page and block touched is one more the clone does not share: what is right already is left alone,
-/// and what is not is written over in place, which allocates no inode and no block. Not synced: a sandbox's
-/// disk does not outlive its memory.
-Result<void> put_file(const std::string& path, std::string_view content) {
-  if (const auto current = read_file(path, file_limit); current && *current == content) return {};
-  if (write_over(path, content)) return {};
-  const std::string temporary = path + ".new";
-  ::unlink(temporary.c_str());
-  auto file = open_file(temporary, O_WRONLY | O_CREAT | O_EXCL, 0644);
-  if (!file) return std::move(file).error();
-  CUBE_TRY(write_exactly(file->get(), std::as_bytes(std::span(content)), 0));
-  if (::rename(temporary.c_str(), path.c_str()) != 0) return os_error(errno, "cannot replace", path);
-  return {};
-}
-
-bool names_address(std::string_view line, std::string_view address) {
-  return line.starts_with(address) && line.size() > address.size() &&
-         (line[address.size()] == ' ' || line[address.size()] == '\t');
-}
-
 }  // namespace
-
-std::string hosts_with_name(std::string_view hosts, std::string_view name) {
-  std::string others;
-  bool has_localhost = false;
-  while (!hosts.empty()) {
-    const auto newline = hosts.find('\n');
-    const std::string_view line = hosts.substr(0, newline);
-    hosts.remove_prefix(newline == std::string_view::npos ? hosts.size() : newline + 1);
-    if (names_address(line, "127.0.1.1")) continue;
-    has_localhost |= names_address(line, "127.0.0.1");
-    others.append(line).append("\n");
-  }
-  std::string text;
-  if (!has_localhost) text += "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n";
-  text.append("127.0.1.1 ").append(name).append("\n");
-  return text + others;
-}
 
 Result<guest::InitRequest> parse_init(const JsonObject& message) {
   guest::InitRequest request{};
@@ -149,20 +100,6 @@ Result<guest::InitRequest> parse_init(const JsonObject& message) {
   if (request.unix_time_ns <= 0) return invalid("unixTimeNs must be the wall clock in nanoseconds");
   if (!decode_hex(request.entropy_hex)) return invalid("entropy must be 64 bytes in hex");
   return request;
-}
-
-Result<void> write_names(const std::string& root, const guest::InitRequest& request) {
-  CUBE_TRY(put_file(root + "/etc/hostname", request.sandbox_id + "\n"));
-  const auto hosts = read_file(root + "/etc/hosts", file_limit);
-  CUBE_TRY(
-      put_file(root + "/etc/hosts", hosts_with_name(hosts ? *hosts : std::string(), request.sandbox_id)));
-  if (request.new_identity) CUBE_TRY(put_file(root + "/etc/machine-id", random_hex(16) + "\n"));
-  const std::string directory = root + "/run/e2b";
-  if (::mkdir(directory.c_str(), 0755) != 0 && errno != EEXIST)
-    return os_error(errno, "cannot create", directory);
-  CUBE_TRY(put_file(directory + "/.E2B_SANDBOX", "true"));
-  CUBE_TRY(put_file(directory + "/.E2B_SANDBOX_ID", request.sandbox_id));
-  return put_file(directory + "/.E2B_TEMPLATE_ID", request.template_id);
 }
 
 Result<void> renew_machine(const guest::InitRequest& request) {

@@ -54,6 +54,12 @@ def test_a_clones_names_agree(sandbox):
     assert names.stdout.split() == [sandbox.sandbox_id] * 4
 
 
+def test_a_clone_that_only_waits_writes_nothing_to_its_disk(sandbox):
+    written = "awk '{ print $7 }' /sys/block/vda/stat"  # sectors
+    before, after = sandbox.commands.run(f"{written}; sync; {written}").stdout.split()
+    assert before == after
+
+
 def clock_difference(daemon, box):
     """By how many milliseconds the guest's clock is ahead of its host's: at least, at most."""
     box.files.write("clock_server.py", CLOCK_SERVER)

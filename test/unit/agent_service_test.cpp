@@ -11,6 +11,7 @@
 #include "agent_client.hpp"
 #include "init.hpp"
 #include "metrics.hpp"
+#include "names.hpp"
 #include "settle.hpp"
 #include "users.hpp"
 
@@ -127,6 +128,35 @@ TEST_CASE("a clone's names are written where programs look for them") {
   CHECK(root.read("etc/machine-id") != first);
   CHECK(root.read("etc/hosts") == "127.0.1.1 iabcd0123456789abcdef\n127.0.0.1 localhost\n10.0.0.1 mine\n");
   CHECK_FALSE(write_names("/no/such/root", request));
+}
+
+TEST_CASE("names that are kept in memory are written there, and a file of the user's own in its place") {
+  Directory root;
+  std::filesystem::create_directories(root.path / "etc");
+  std::filesystem::create_directories(root.path / "run");
+  std::ofstream(root.path / "etc/hostname") << "image\n";
+  std::ofstream(root.path / "etc/hosts") << "127.0.0.1 localhost\n";
+  std::ofstream(root.path / "etc/nsswitch.conf") << "passwd: files\nhosts: files myhostname dns\n";
+  guest::InitRequest request{};
+  request.sandbox_id = "iabcd0123456789abcdef";
+  request.new_identity = true;
+  for (int boot = 0; boot < 2; ++boot) {
+    REQUIRE(keep_names_in_memory(root.path.string()));
+    CHECK(std::filesystem::read_symlink(root.path / "etc/hostname") == "/run/cube/hostname");
+    CHECK(std::filesystem::read_symlink(root.path / "etc/machine-id") == "/run/cube/machine-id");
+    CHECK(root.read("run/cube/hostname") == (boot == 0 ? "image\n" : ""));
+    REQUIRE(write_names(root.path.string(), request));
+    CHECK(root.read("run/cube/hostname") == "iabcd0123456789abcdef\n");
+    CHECK(root.read("run/cube/machine-id").size() == 33);
+    CHECK(root.read("etc/hosts") == "127.0.0.1 localhost\n");  // found without it
+    std::filesystem::remove_all(root.path / "run/cube");
+  }
+  REQUIRE(keep_names_in_memory(root.path.string()));
+  std::filesystem::remove(root.path / "etc/hostname");
+  std::ofstream(root.path / "etc/hostname") << "mine\n";
+  REQUIRE(write_names(root.path.string(), request));
+  CHECK(root.read("etc/hostname") == "iabcd0123456789abcdef\n");
+  CHECK_FALSE(std::filesystem::is_symlink(root.path / "etc/hostname"));
 }
 
 TEST_CASE("names are written over in place, but only over plain files") {
