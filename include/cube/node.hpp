@@ -65,6 +65,10 @@ struct SandboxInfo {
   bool auto_pause_memory = true;
   bool auto_resume = false;
   bool paused_with_memory = true;  ///< of a paused one: false if resuming boots it
+
+  /// Another number, another machine: it counts resumes and rollbacks. Connections into the one before are
+  /// dead, even if nobody has noticed yet.
+  std::uint64_t incarnation = 0;
 };
 
 /// A sandbox at one moment, kept on disk. Immutable; sandboxes are cloned from it as from a template.

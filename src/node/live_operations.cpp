@@ -191,6 +191,7 @@ awaitable<Result<void>> SandboxesImpl::resume_paused(SandboxPtr sandbox, seconds
     co_return saved.error();
   }
   sandbox->running = std::move(*running);
+  ++sandbox->info.incarnation;
   enter(*sandbox, SandboxState::running);
   arm_deadline(sandbox);
   asio::co_spawn(executors_.loop, forget_pause(sandbox), asio::detached);
@@ -339,6 +340,7 @@ awaitable<Result<SandboxInfo>> SandboxesImpl::rollback(std::string id, std::stri
   }
   // From here on the new machine is the sandbox; streams into the old one end.
   std::swap(sandbox->running, *running);
+  ++sandbox->info.incarnation;
   sandbox->snapshot = source->snapshot;
   sandbox->checkpoint_id = checkpoint->id;
   sandbox->merged.reset();

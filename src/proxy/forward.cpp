@@ -47,6 +47,12 @@ bool is_running(const Gateway& gateway, const Target& target) {
   return info.ok() && info->state == node::SandboxState::running;
 }
 
+/// Of one that is gone: none that anything waits for.
+std::uint64_t incarnation_of(const Gateway& gateway, const Target& target) {
+  const auto info = gateway.sandboxes.get(target.sandbox_id);
+  return info.ok() ? info->incarnation : UINT64_MAX;
+}
+
 Reply no_response(const Gateway& gateway, const http::RequestHead& request, const Target& target,
                   const Transfer& transfer) {
   if (transfer.body_malformed) return bad_request("Malformed request body");
@@ -86,7 +92,8 @@ asio::awaitable<std::optional<http::ResponseHead>> try_waiting_connection(const 
     gateway.pool->drop(target.sandbox_id);
     co_return std::nullopt;
   }
-  auto waiting = gateway.pool->take(target.sandbox_id, target.port);
+  transfer->incarnation = incarnation_of(gateway, target);
+  auto waiting = gateway.pool->take(target.sandbox_id, transfer->incarnation, target.port);
   if (!waiting) co_return std::nullopt;
   transfer->guest = std::move(*waiting);
   auto response = co_await send_request(exchange, transfer, std::move(head));
@@ -120,6 +127,7 @@ asio::awaitable<std::optional<http::ResponseHead>> get_response(const Gateway& g
     co_return std::nullopt;
   }
   transfer->guest.emplace(std::move(*stream));
+  transfer->incarnation = incarnation_of(gateway, target);
   auto response = co_await send_request(exchange, transfer, head);
   if (response.ok()) co_return std::move(*response);
   if (!transfer->client_gone) co_await send_reply(exchange, no_response(gateway, request, target, *transfer));
@@ -158,7 +166,7 @@ asio::awaitable<void> carry(const Gateway& gateway, http::Exchange& exchange, co
   if (!complete) {
     exchange.abort();  // the client must not take what it has for the whole
   } else if (!transfer->body_running) {
-    gateway.pool->put(target.sandbox_id, target.port, std::move(*transfer->guest));
+    gateway.pool->put(target.sandbox_id, transfer->incarnation, target.port, std::move(*transfer->guest));
     transfer->guest.reset();
   }
 }

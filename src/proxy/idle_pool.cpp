@@ -4,7 +4,11 @@
 
 namespace cube::proxy {
 
-std::optional<http::ClientConnection> IdlePool::take(const std::string& sandbox_id, std::uint16_t port) {
+std::optional<http::ClientConnection> IdlePool::take(const std::string& sandbox_id, std::uint64_t incarnation,
+                                                     std::uint16_t port) {
+  std::erase_if(idle_, [&](const Idle& idle) {
+    return idle.sandbox_id == sandbox_id && idle.incarnation != incarnation;
+  });
   for (auto idle = idle_.end(); idle != idle_.begin();) {
     --idle;
     if (idle->port != port || idle->sandbox_id != sandbox_id) continue;
@@ -15,10 +19,11 @@ std::optional<http::ClientConnection> IdlePool::take(const std::string& sandbox_
   return std::nullopt;
 }
 
-void IdlePool::put(const std::string& sandbox_id, std::uint16_t port, http::ClientConnection connection) {
+void IdlePool::put(const std::string& sandbox_id, std::uint64_t incarnation, std::uint16_t port,
+                   http::ClientConnection connection) {
   if (!connection.reusable()) return;
   make_room(sandbox_id, port);
-  idle_.push_back({sandbox_id, port, std::move(connection), std::chrono::steady_clock::now()});
+  idle_.push_back({sandbox_id, incarnation, port, std::move(connection), std::chrono::steady_clock::now()});
   if (!expiring_) expire_later();
 }
 

@@ -20,11 +20,14 @@ class IdlePool : public std::enable_shared_from_this<IdlePool> {
 
   explicit IdlePool(asio::any_io_executor loop) : expiry_(std::move(loop)) {}
 
-  /// The one used last, which is the least likely to be closed by the guest just now.
-  std::optional<http::ClientConnection> take(const std::string& sandbox_id, std::uint16_t port);
+  /// The one used last, which is the least likely to be closed by the guest just now. Those into other
+  /// incarnations of the sandbox are dropped.
+  std::optional<http::ClientConnection> take(const std::string& sandbox_id, std::uint64_t incarnation,
+                                             std::uint16_t port);
 
   /// Does nothing but close it if it is not reusable.
-  void put(const std::string& sandbox_id, std::uint16_t port, http::ClientConnection connection);
+  void put(const std::string& sandbox_id, std::uint64_t incarnation, std::uint16_t port,
+           http::ClientConnection connection);
 
   /// The sandbox is gone.
   void drop(const std::string& sandbox_id);
@@ -34,6 +37,7 @@ class IdlePool : public std::enable_shared_from_this<IdlePool> {
  private:
   struct Idle {
     std::string sandbox_id;
+    std::uint64_t incarnation;
     std::uint16_t port;
     http::ClientConnection connection;
     std::chrono::steady_clock::time_point since;

@@ -20,6 +20,7 @@ struct Transfer {
   void client_left();
 
   std::optional<http::ClientConnection> guest;
+  std::uint64_t incarnation = 0;  ///< of the sandbox `guest` leads into
   bool client_gone = false;
   bool body_malformed = false;  ///< the client's fault
   bool body_running = false;    ///< the coroutine of start_body
