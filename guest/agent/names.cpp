@@ -15,6 +15,8 @@ namespace {
 constexpr std::size_t file_limit = 1 << 20;
 constexpr const char* memory_directory = "/run/cube";  // a tmpfs
 
+std::string in_memory(const std::string& name) { return std::string(memory_directory) + "/" + name; }
+
 /// Whether there was a plain file that could be written over.
 bool write_over(const std::string& path, std::string_view content) {
   const auto file = open_file(path, O_WRONLY | O_NOFOLLOW | O_NONBLOCK);
@@ -25,29 +27,37 @@ bool write_over(const std::string& path, std::string_view content) {
   return status.st_size <= size || ::ftruncate(file->get(), size) == 0;
 }
 
+/// Puts what `make` makes at another path in the place of `path`.
+template <class Make>
+Result<void> replace(const std::string& path, Make make) {
+  const std::string temporary = path + ".new";
+  ::unlink(temporary.c_str());
+  CUBE_TRY(make(temporary));
+  if (::rename(temporary.c_str(), path.c_str()) != 0) return os_error(errno, "cannot replace", path);
+  return {};
+}
+
 /// Every page and block touched is one more the clone does not share: what is right already is left alone,
 /// and what is not is written over in place, which allocates no inode and no block. Not synced: a sandbox's
 /// disk does not outlive its memory.
 Result<void> put_file(const std::string& path, std::string_view content) {
   if (const auto current = read_file(path, file_limit); current && *current == content) return {};
   if (write_over(path, content)) return {};
-  const std::string temporary = path + ".new";
-  ::unlink(temporary.c_str());
-  auto file = open_file(temporary, O_WRONLY | O_CREAT | O_EXCL, 0644);
-  if (!file) return std::move(file).error();
-  CUBE_TRY(write_exactly(file->get(), std::as_bytes(std::span(content)), 0));
-  if (::rename(temporary.c_str(), path.c_str()) != 0) return os_error(errno, "cannot replace", path);
-  return {};
+  return replace(path, [&](const std::string& temporary) -> Result<void> {
+    auto file = open_file(temporary, O_WRONLY | O_CREAT | O_EXCL, 0644);
+    if (!file) return std::move(file).error();
+    return write_exactly(file->get(), std::as_bytes(std::span(content)), 0);
+  });
 }
 
 /// Where /etc/`name` is kept: in memory, unless somebody has put a file of their own in its place.
 std::string place_of(const std::string& root, const std::string& name) {
-  const std::string link = root + "/etc/" + name, in_memory = std::string(memory_directory) + "/" + name;
+  const std::string link = root + "/etc/" + name;
   std::array<char, 64> target{};
   const ssize_t length = ::readlink(link.c_str(), target.data(), target.size());
   const bool ours =
-      length > 0 && std::string_view(target.data(), static_cast<std::size_t>(length)) == in_memory;
-  return ours ? root + in_memory : link;
+      length > 0 && std::string_view(target.data(), static_cast<std::size_t>(length)) == in_memory(name);
+  return ours ? root + in_memory(name) : link;
 }
 
 Result<void> make_directory(const std::string& path) {
@@ -56,15 +66,21 @@ Result<void> make_directory(const std::string& path) {
 }
 
 Result<void> keep_in_memory(const std::string& root, const std::string& name) {
-  const std::string link = root + "/etc/" + name, in_memory = std::string(memory_directory) + "/" + name;
+  const std::string link = root + "/etc/" + name;
   const auto current = read_file(link, file_limit);
-  CUBE_TRY(put_file(root + in_memory, current ? *current : std::string()));
+  CUBE_TRY(put_file(root + in_memory(name), current ? *current : std::string()));
   if (place_of(root, name) != link) return {};
-  const std::string temporary = link + ".new";
-  ::unlink(temporary.c_str());
-  if (::symlink(in_memory.c_str(), temporary.c_str()) != 0 || ::rename(temporary.c_str(), link.c_str()) != 0)
-    return os_error(errno, "cannot replace", link);
-  return {};
+  return replace(link, [&](const std::string& temporary) -> Result<void> {
+    if (::symlink(in_memory(name).c_str(), temporary.c_str()) == 0) return {};
+    return os_error(errno, "cannot create", temporary);
+  });
+}
+
+/// Cuts the first line off, without its end.
+std::string_view take_line(std::string_view& text) {
+  const std::string_view line = text.substr(0, text.find('\n'));
+  text.remove_prefix(std::min(text.size(), line.size() + 1));
+  return line;
 }
 
 /// Whether the C library finds the host's own name without /etc/hosts (nss-myhostname(8)).
@@ -73,8 +89,7 @@ bool resolves_its_name(const std::string& root) {
   if (!text) return false;
   std::string_view rest = *text;
   while (!rest.empty()) {
-    const std::string_view line = rest.substr(0, rest.find('\n'));
-    rest.remove_prefix(std::min(rest.size(), line.size() + 1));
+    const std::string_view line = take_line(rest);
     if (line.starts_with("hosts:")) return line.find("myhostname") != line.npos;
   }
   return false;
@@ -91,9 +106,7 @@ std::string hosts_with_name(std::string_view hosts, std::string_view name) {
   std::string others;
   bool has_localhost = false;
   while (!hosts.empty()) {
-    const auto newline = hosts.find('\n');
-    const std::string_view line = hosts.substr(0, newline);
-    hosts.remove_prefix(newline == std::string_view::npos ? hosts.size() : newline + 1);
+    const std::string_view line = take_line(hosts);
     if (names_address(line, "127.0.1.1")) continue;
     has_localhost |= names_address(line, "127.0.0.1");
     others.append(line).append("\n");

@@ -14,12 +14,12 @@ Result<void> StoredLayer::publish(int directory, const char* name) const {
 
 Result<void> StoredLayer::make_durable() const {
   const std::lock_guard lock(mutex_);
-  if (state_ == State::durable) return {};
+  if (durable_) return {};
   CUBE_TRY(complete_layer_file(fd(), content_.allocated, capacity_));
   if (retry_interrupted([&] { return ::fchmod(fd(), 0400); }) != 0)
     return os_error(errno, "cannot protect a layer");
   CUBE_TRY(file_->sync());
-  state_ = State::durable;
+  durable_ = true;
   return {};
 }
 

@@ -20,7 +20,7 @@ class StoredLayer final : public Layer {
       : file_(std::move(file)),
         content_(std::move(content)),
         capacity_(capacity),
-        state_(State::durable),
+        durable_(true),
         verified_(false) {}
 
   Result<void> verify() const override;
@@ -35,14 +35,11 @@ class StoredLayer final : public Layer {
  private:
   Result<void> make_durable() const;
 
-  /// What the file is yet: `data` only; `durable` when it is complete and synced.
-  enum class State { data, durable };
-
   std::shared_ptr<const SharedFile> file_;
   LayerFile content_;
   std::uint64_t capacity_;
-  mutable std::mutex mutex_;  // several machines may publish and verify a layer they share
-  mutable State state_ = State::data;
+  mutable std::mutex mutex_;      // several machines may publish and verify a layer they share
+  mutable bool durable_ = false;  // complete and synced; before, it is data only
   mutable bool verified_ = true;
 };
 

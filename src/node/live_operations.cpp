@@ -260,9 +260,11 @@ awaitable<Result<CheckpointInfo>> SandboxesImpl::checkpoint(std::string id, std:
   auto added = co_await checkpoints_.add(std::move(info), **captured);
   if (!added.ok()) co_return added.error();
   sandbox->checkpoint_id = added->id;
-  const SandboxRow row = to_row(*sandbox);
-  const auto noted = co_await run_on(executors_.workers, [&] { return store_.update_sandbox(row); });
-  if (!noted.ok()) log(LogLevel::warning, "node", noted.error().describe(), {{"sandbox", id}});
+  if (sandbox->info.state == SandboxState::paused) {  // of a running one nothing outlives the daemon
+    const SandboxRow row = to_row(*sandbox);
+    const auto noted = co_await run_on(executors_.workers, [&] { return store_.update_sandbox(row); });
+    if (!noted.ok()) log(LogLevel::warning, "node", noted.error().describe(), {{"sandbox", id}});
+  }
   log(LogLevel::info, "node", "checkpoint taken",
       {{"sandbox", id}, {"checkpoint", added->id}, {"ms", ms_since(started)}});
   co_return std::move(*added);

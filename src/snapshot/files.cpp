@@ -27,6 +27,16 @@ Error with_object(Error error, std::string object) {
   return error;
 }
 
+/// `operation(layer, name)` on each in turn; an error is about the file of that name.
+template <class Operation>
+Result<void> for_each_layer(const char* base, const Layers& layers, Operation operation) {
+  for (std::size_t index = 0; index < layers.size(); ++index) {
+    const std::string name = layer_name(base, index);
+    if (auto done = operation(*layers[index], name); !done) return with_object(std::move(done).error(), name);
+  }
+  return {};
+}
+
 struct OpenedFile {
   Fd fd;
   std::uint64_t size = 0;
@@ -141,23 +151,17 @@ Result<void> write_inside(int directory, const char* name, std::string_view cont
 Result<void> name_all(int directory, const char* base_name, const FilePtr& base, const Layers& layers) {
   if (auto synced = base->sync(); !synced) return with_object(std::move(synced).error(), base_name);
   CUBE_TRY(base->link(directory, base_name));
-  for (std::size_t index = 0; index < layers.size(); ++index)
-    CUBE_TRY(layers[index]->publish(directory, layer_name(base_name, index).c_str()));
-  return {};
-}
-
-Result<void> verify_all(const char* base, const Layers& layers) {
-  for (std::size_t index = 0; index < layers.size(); ++index)
-    if (auto verified = layers[index]->verify(); !verified)
-      return with_object(std::move(verified).error(), layer_name(base, index));
-  return {};
+  return for_each_layer(base_name, layers, [&](const disk::Layer& layer, const std::string& name) {
+    return layer.publish(directory, name.c_str());
+  });
 }
 
 }  // namespace
 
 Result<void> verify_layers(const Files& files) {
-  CUBE_TRY(verify_all(memory_name, files.memory_layers));
-  return verify_all(disk_name, files.disk_layers);
+  const auto verify = [](const disk::Layer& layer, const std::string&) { return layer.verify(); };
+  CUBE_TRY(for_each_layer(memory_name, files.memory_layers, verify));
+  return for_each_layer(disk_name, files.disk_layers, verify);
 }
 
 Result<Files> open_files(const std::string& directory, const std::string& scratch_directory) {

@@ -149,12 +149,17 @@ inline std::unique_ptr<MachineShell> make_shell(Host& host, std::uint32_t vcpu_c
 }
 
 inline Result<std::unique_ptr<Machine>> restore(Host& host, Observer& observer, const MachineState& state,
-                                                const Fd& image, MachineConfig config = {}) {
+                                                const MemoryImage& memory, MachineConfig config = {}) {
   config.memory_bytes = guest_memory_bytes;
   observer.attach(config);
+  return Machine::restore(make_shell(host), host.executors(), std::move(config), state, memory);
+}
+
+inline Result<std::unique_ptr<Machine>> restore(Host& host, Observer& observer, const MachineState& state,
+                                                const Fd& image, MachineConfig config = {}) {
   MemoryImage memory;
   memory.base_fd = image.get();
-  return Machine::restore(make_shell(host), host.executors(), std::move(config), state, memory);
+  return restore(host, observer, state, memory, std::move(config));
 }
 
 inline std::size_t open_descriptors() {

@@ -58,13 +58,10 @@ class Layer {
 
 Result<std::unique_ptr<Machine>> restore_layers(Host& host, Observer& observer, const Parent& parent,
                                                 std::span<const MemoryImage::Run> runs) {
-  MachineConfig config;
-  config.memory_bytes = guest_memory_bytes;
-  observer.attach(config);
   MemoryImage memory;
   memory.base_fd = parent.image.get();
   memory.runs = runs;
-  return Machine::restore(make_shell(host), host.executors(), std::move(config), parent.state, memory);
+  return restore(host, observer, parent.state, memory);
 }
 
 ErrorCode refusal(Host& host, const Parent& parent, std::vector<MemoryImage::Run> runs) {
@@ -187,13 +184,9 @@ TEST_CASE("the working set is present before the guest runs, and a wrong one doe
       {UINT64_MAX - page_size + 1, page_size, true},
       {1, 2, true},
   };
-  MachineConfig config;
-  config.memory_bytes = guest_memory_bytes;
   Observer observer;
-  observer.attach(config);
   const MemoryImage memory{parent.image.get(), {&run, 1}, working_set};
-  const auto machine =
-      Machine::restore(make_shell(host), host.executors(), std::move(config), parent.state, memory);
+  const auto machine = restore(host, observer, parent.state, memory);
   if (!machine) FAIL(machine.error().describe());
 
   CHECK(page_at(**machine, 0) == Page::own);
@@ -221,12 +214,8 @@ TEST_CASE("the faults of a machine that is observed map no neighbours") {
   MemoryImage memory;
   memory.base_fd = parent.image.get();
   memory.observed = observed;
-  MachineConfig config;
-  config.memory_bytes = guest_memory_bytes;
   Observer observer;
-  observer.attach(config);
-  const auto machine =
-      Machine::restore(make_shell(host), host.executors(), std::move(config), parent.state, memory);
+  const auto machine = restore(host, observer, parent.state, memory);
   if (!machine) FAIL(machine.error().describe());
 
   static_cast<void>(word_at(**machine, 16 * mib));

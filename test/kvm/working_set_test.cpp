@@ -1,37 +1,23 @@
 // What clones teach their snapshot about the pages the next ones need.
 #include <cube/snapshot.hpp>
-#include <filesystem>
 
+#include "../unit/disk_files.hpp"
 #include "host.hpp"
 
 using namespace cube;
 using namespace cube::vmm;
 using namespace cube::vmm::test;
+using cube::disk::test::unwrap;
+using cube::test::TemporaryDirectory;
 using snapshot::SnapshotPtr;
 using Phase = snapshot::Snapshot::Phase;
 
 namespace {
 
-struct Directory {
-  std::string path;
-  Directory() {
-    char name[] = "/tmp/working-set-XXXXXX";
-    REQUIRE(::mkdtemp(name) != nullptr);
-    path = name;
-  }
-  ~Directory() { std::filesystem::remove_all(path); }
-};
-
-template <class T>
-T must(Result<T> result) {
-  if (!result) FAIL(result.error().describe());
-  return std::move(*result);
-}
-
 /// A template of a guest that counts, and clones of what it is taken as.
 struct Counting {
   Host host;
-  Directory directory;
+  TemporaryDirectory directory;
   Observer parent, observer;
   snapshot::ShellPool shells{host.kvm.get(), host.workers.get_executor(), 0};
   std::uint64_t counter = 0;
@@ -48,16 +34,16 @@ struct Counting {
     shape.vcpu_count = 1;
     shape.memory_bytes = guest_memory_bytes;
     shape.disk_bytes = 4096;
-    Fd disk = must(open_file(directory.path + "/disk", O_RDWR | O_CREAT));
+    Fd disk = unwrap(open_file(directory / "disk", O_RDWR | O_CREAT));
     REQUIRE(::ftruncate(disk.get(), 4096) == 0);
-    first = must(snapshot::capture_first(shape, *machine, std::move(disk), directory.path));
+    first = unwrap(snapshot::capture_first(shape, *machine, std::move(disk), directory.path));
   }
 
   /// One that has counted some further.
   snapshot::Clone clone(const SnapshotPtr& snapshot) {
     MachineConfig config;
     observer.attach(config);
-    auto made = must(snapshot->clone(shells, host.executors(), std::move(config)));
+    auto made = unwrap(snapshot->clone(shells, host.executors(), std::move(config)));
     const std::uint64_t before = word_at(*made.machine, counter);
     REQUIRE(made.machine->resume().ok());
     wait_until_above(*made.machine, observer, counter, before + 10);
@@ -86,7 +72,7 @@ TEST_CASE("a later snapshot begins with its parent's working set, and learns if 
   Counting guest;
   const auto clone = guest.clone(guest.first);
   guest.first->learn_working_set(*clone.machine, Phase::came_up);
-  const SnapshotPtr later = must(snapshot::capture(guest.first, *clone.machine, *clone.disk));
+  const SnapshotPtr later = unwrap(snapshot::capture(guest.first, *clone.machine, *clone.disk));
   CHECK_FALSE(later->learning(Phase::came_up));
   const auto second = guest.clone(later);
   CHECK_FALSE(later->learning(Phase::came_up));  // one that is only resumed has nothing to learn for

@@ -42,6 +42,17 @@ class Directory {
   std::filesystem::path path;
 };
 
+/// A root file system, as far as names go.
+struct Root : Directory {
+  Root() {
+    std::filesystem::create_directories(path / "etc");
+    std::filesystem::create_directories(path / "run");
+  }
+  void write(const std::string& name, std::string_view content) const {
+    std::ofstream(path / name) << content;
+  }
+};
+
 /// A TCP server that answers with what it got, after the peer's end of stream.
 asio::awaitable<void> echo_backwards(asio::ip::tcp::acceptor& acceptor) {
   auto socket = co_await acceptor.async_accept(asio::use_awaitable);
@@ -104,11 +115,9 @@ TEST_CASE("paths begin at the working directory or the home") {
 }
 
 TEST_CASE("a clone's names are written where programs look for them") {
-  Directory root;
-  std::filesystem::create_directories(root.path / "etc");
-  std::filesystem::create_directories(root.path / "run");
-  std::ofstream(root.path / "etc/hosts") << "127.0.0.1 localhost\n127.0.1.1 old\n10.0.0.1 mine\n";
-  std::ofstream(root.path / "etc/machine-id") << "template\n";
+  Root root;
+  root.write("etc/hosts", "127.0.0.1 localhost\n127.0.1.1 old\n10.0.0.1 mine\n");
+  root.write("etc/machine-id", "template\n");
   guest::InitRequest request{};
   request.sandbox_id = "iabcd0123456789abcdef";
   request.template_id = "t1";
@@ -131,12 +140,10 @@ TEST_CASE("a clone's names are written where programs look for them") {
 }
 
 TEST_CASE("names that are kept in memory are written there, and a file of the user's own in its place") {
-  Directory root;
-  std::filesystem::create_directories(root.path / "etc");
-  std::filesystem::create_directories(root.path / "run");
-  std::ofstream(root.path / "etc/hostname") << "image\n";
-  std::ofstream(root.path / "etc/hosts") << "127.0.0.1 localhost\n";
-  std::ofstream(root.path / "etc/nsswitch.conf") << "passwd: files\nhosts: files myhostname dns\n";
+  Root root;
+  root.write("etc/hostname", "image\n");
+  root.write("etc/hosts", "127.0.0.1 localhost\n");
+  root.write("etc/nsswitch.conf", "passwd: files\nhosts: files myhostname dns\n");
   guest::InitRequest request{};
   request.sandbox_id = "iabcd0123456789abcdef";
   request.new_identity = true;
@@ -153,18 +160,16 @@ TEST_CASE("names that are kept in memory are written there, and a file of the us
   }
   REQUIRE(keep_names_in_memory(root.path.string()));
   std::filesystem::remove(root.path / "etc/hostname");
-  std::ofstream(root.path / "etc/hostname") << "mine\n";
+  root.write("etc/hostname", "mine\n");
   REQUIRE(write_names(root.path.string(), request));
   CHECK(root.read("etc/hostname") == "iabcd0123456789abcdef\n");
   CHECK_FALSE(std::filesystem::is_symlink(root.path / "etc/hostname"));
 }
 
 TEST_CASE("names are written over in place, but only over plain files") {
-  Directory root;
-  std::filesystem::create_directories(root.path / "etc");
-  std::filesystem::create_directories(root.path / "run");
-  std::ofstream(root.path / "etc/hostname") << "a name that is longer than any sandbox's\n";
-  std::ofstream(root.path / "elsewhere") << "untouched";
+  Root root;
+  root.write("etc/hostname", "a name that is longer than any sandbox's\n");
+  root.write("elsewhere", "untouched");
   std::filesystem::create_symlink("../elsewhere", root.path / "etc/machine-id");
   const auto inode = [](const std::filesystem::path& path) {
     struct stat status {};
