@@ -10,6 +10,7 @@ int main(int argc, char** argv) {
   DensityOptions density;
   ChurnOptions churn;
   StateOptions state;
+  CommandsOptions commands;
   CLI::App app{"cube-bench: measures a running cubed; tools/bench starts one in the lab"};
   app.require_subcommand(1);
   app.add_option("--port", target.port)->capture_default_str();
@@ -40,11 +41,18 @@ int main(int argc, char** argv) {
   states->add_option("--large-template", state.large_template, "the same with more memory, to compare with");
   states->add_option("--rounds", state.rounds)->capture_default_str();
   states->add_option("--most-forks", state.most_forks)->capture_default_str();
+
+  CLI::App* runs =
+      app.add_subcommand("commands", "round trips of commands, beside the guest's own fork and exec");
+  runs->add_option("--template", commands.template_name)->capture_default_str();
+  runs->add_option("--rounds", commands.rounds)->capture_default_str();
+  runs->add_option("--sandboxes", commands.sandboxes)->capture_default_str();
   CLI11_PARSE(app, argc, argv);
 
   if (creates->parsed()) create_table(target, create);
   if (densities->parsed()) density_table(target, density);
   if (churns->parsed()) return churn_table(target, churn);
   if (states->parsed()) state_table(target, state);
+  if (runs->parsed()) commands_table(target, commands);
   return 0;
 }

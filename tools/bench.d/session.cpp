@@ -31,6 +31,15 @@ std::string start_message(std::string_view command) {
   return envelope(json.text());
 }
 
+/// As the SDKs' commands.run has it.
+std::string login_start_message(std::string_view command) {
+  JsonWriter json;
+  json.begin_object().key("process").begin_object().key("cmd").value("/bin/bash");
+  json.key("args").begin_array().value("-l").value("-c").value(command).end_array().end_object();
+  json.key("stdin").value(false).end_object();
+  return envelope(json.text());
+}
+
 Error unexpected(int status, const std::string& body) {
   return make_error(ErrorCode::unavailable, "status " + std::to_string(status) + ": " + body);
 }
@@ -76,10 +85,25 @@ awaitable<Result<Box>> Session::create(std::string template_name) {
 }
 
 awaitable<Result<void>> Session::run(Box box, std::string command, bool to_end) {
+  const auto seen = co_await start(std::move(box), start_message(command), to_end);
+  if (!seen.ok()) co_return seen.error();
+  if (seen->find("\"stdout\"") == std::string::npos)
+    co_return make_error(ErrorCode::unavailable, "the command had no output: " + *seen);
+  co_return Result<void>{};
+}
+
+awaitable<Result<void>> Session::run_login(Box box, std::string command) {
+  const auto seen = co_await start(std::move(box), login_start_message(command), true);
+  if (!seen.ok()) co_return seen.error();
+  if (seen->find("\"exit status 0\"") == std::string::npos)
+    co_return make_error(ErrorCode::unavailable, "the command did not succeed: " + *seen);
+  co_return Result<void>{};
+}
+
+awaitable<Result<std::string>> Session::start(Box box, std::string message, bool to_end) {
   const auto open = co_await connection();
   if (!open.ok()) co_return open.error();
   http::ClientConnection& link = **open;
-  const std::string message = start_message(command);
   http::RequestHead head;
   head.method = "POST";
   head.target = "/process.Process/Start";
@@ -108,12 +132,10 @@ awaitable<Result<void>> Session::run(Box box, std::string command, bool to_end) 
     seen.append(chunk.data(), *count);
     if (!to_end && seen.find("\"stdout\"") != std::string::npos) {
       connection_.reset();  // the rest is of no interest
-      co_return Result<void>{};
+      break;
     }
   }
-  if (seen.find("\"stdout\"") == std::string::npos)
-    co_return make_error(ErrorCode::unavailable, "the command had no output: " + seen);
-  co_return Result<void>{};
+  co_return seen;
 }
 
 awaitable<Result<void>> Session::kill(Box box) {

@@ -28,6 +28,9 @@ class Session {
   /// Returns at the first byte of the command's output; the rest is read when `to_end`.
   asio::awaitable<Result<void>> run(Box box, std::string command, bool to_end);
 
+  /// Runs a command to its end as the SDKs do, by a login shell; it must succeed.
+  asio::awaitable<Result<void>> run_login(Box box, std::string command);
+
   asio::awaitable<Result<void>> kill(Box box);
 
   /// Any other call; the answer's body, an error for a status from 300 on.
@@ -35,6 +38,7 @@ class Session {
 
  private:
   asio::awaitable<Result<http::ClientConnection*>> connection();
+  asio::awaitable<Result<std::string>> start(Box box, std::string message, bool to_end);
 
   Target target_;
   std::unique_ptr<http::ClientConnection> connection_;

@@ -33,6 +33,15 @@ struct ChurnOptions {
 };
 int churn_table(const Target& target, const ChurnOptions& options);
 
+/// Round trips of `commands.run("true")` on one sandbox and on many, beside what the same shell costs the
+/// guest when it starts it itself.
+struct CommandsOptions {
+  std::string template_name = "base";
+  int rounds = 200;    ///< on one sandbox
+  int sandboxes = 50;  ///< of the second part, each with a client of its own
+};
+void commands_table(const Target& target, const CommandsOptions& options);
+
 /// Checkpoint, pause, resume, fork and rollback by how much was changed.
 struct StateOptions {
   std::string template_name = "base";
