@@ -49,7 +49,7 @@ Result<JsonObject> open_envelope(Envelope envelope, const Codec& codec, Compress
 class BodyMessages : public MessageSource {
  public:
   BodyMessages(http::Exchange& exchange, Codec codec, Compression compression)
-      : exchange_(exchange), codec_(codec), compression_(compression), piece_(32 << 10) {}
+      : exchange_(exchange), codec_(codec), compression_(compression), piece_(4 << 10) {}
   asio::awaitable<Result<std::optional<JsonObject>>> receive() override;
 
  private:
@@ -57,7 +57,7 @@ class BodyMessages : public MessageSource {
   const Codec codec_;
   const Compression compression_;
   EnvelopeParser parser_;
-  std::vector<char> piece_;
+  std::vector<char> piece_;  ///< small: what is touched here may be the next connection's buffer
 };
 
 /// Writes envelopes to a response that has begun, one after another, whoever sends.
