@@ -3,6 +3,8 @@
 #include <asio/redirect_error.hpp>
 #include <asio/use_awaitable.hpp>
 
+#include "gzip.hpp"
+
 namespace cube::agent {
 
 namespace {
@@ -63,18 +65,27 @@ std::string end_stream_json(const Result<void>& outcome) {
   return "{\"error\":" + error_json(outcome.error()) + "}";
 }
 
+Result<JsonObject> open_envelope(Envelope envelope, const Codec& codec, Compression compression) {
+  if (envelope.flags & ~compressed_flag)
+    return make_error(ErrorCode::invalid_argument,
+                      "invalid envelope flags " + std::to_string(envelope.flags));
+  const bool compressed = envelope.flags & compressed_flag;
+  if (compressed && compression == Compression::identity)
+    return make_error(ErrorCode::invalid_argument, "a compressed message without Connect-Content-Encoding");
+  if (compressed && !envelope.payload.empty()) {
+    auto payload = decompress(envelope.payload, envelope_limit);
+    if (!payload.ok()) return std::move(payload).error();
+    envelope.payload = std::move(*payload);
+  }
+  return codec.decode(std::move(envelope.payload));
+}
+
 asio::awaitable<Result<std::optional<JsonObject>>> BodyMessages::receive() {
   for (;;) {
     auto envelope = parser_.next();
     if (!envelope.ok()) co_return std::move(envelope).error();
     if (envelope->has_value()) {
-      Envelope& message = **envelope;
-      if (message.flags & compressed_flag)
-        co_return make_error(ErrorCode::unimplemented, "compressed messages are not supported");
-      if (message.flags != 0)
-        co_return make_error(ErrorCode::invalid_argument,
-                             "invalid envelope flags " + std::to_string(message.flags));
-      auto object = JsonObject::parse(std::move(message.payload));
+      auto object = open_envelope(std::move(**envelope), codec_, compression_);
       if (!object.ok()) co_return std::move(object).error();
       co_return std::optional<JsonObject>(std::move(*object));
     }
@@ -88,15 +99,18 @@ asio::awaitable<Result<std::optional<JsonObject>>> BodyMessages::receive() {
   }
 }
 
-ResponseMessages::ResponseMessages(http::Exchange& exchange)
+ResponseMessages::ResponseMessages(http::Exchange& exchange, Codec codec)
     : exchange_(exchange),
+      codec_(codec),
       idle_(exchange.executor(), asio::steady_timer::time_point::max()),
       gone_(std::make_shared<std::function<void()>>()) {}
 
 ResponseMessages::~ResponseMessages() { *gone_ = nullptr; }
 
 asio::awaitable<Result<void>> ResponseMessages::send(std::string json) {
-  co_return co_await write(encode_envelope(0, json));
+  auto message = codec_.encode(std::move(json));
+  if (!message.ok()) co_return std::move(message).error();
+  co_return co_await write(encode_envelope(0, *message));
 }
 
 asio::awaitable<Result<void>> ResponseMessages::write(std::string envelope) {

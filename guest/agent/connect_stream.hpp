@@ -3,6 +3,7 @@
 
 #include <asio/steady_timer.hpp>
 
+#include "codec.hpp"
 #include "rpc.hpp"
 
 namespace cube::agent {
@@ -41,22 +42,28 @@ std::string error_json(const Error& error);
 /// The payload of the envelope that ends a stream: {} or {"error":{…}}.
 std::string end_stream_json(const Result<void>& outcome);
 
+/// The message in an envelope of a request. `invalid_argument` for flags a request cannot have.
+Result<JsonObject> open_envelope(Envelope envelope, const Codec& codec, Compression compression);
+
 /// Reads envelopes from the request's body as they arrive.
 class BodyMessages : public MessageSource {
  public:
-  explicit BodyMessages(http::Exchange& exchange) : exchange_(exchange), piece_(32 << 10) {}
+  BodyMessages(http::Exchange& exchange, Codec codec, Compression compression)
+      : exchange_(exchange), codec_(codec), compression_(compression), piece_(4 << 10) {}
   asio::awaitable<Result<std::optional<JsonObject>>> receive() override;
 
  private:
   http::Exchange& exchange_;
+  const Codec codec_;
+  const Compression compression_;
   EnvelopeParser parser_;
-  std::vector<char> piece_;
+  std::vector<char> piece_;  ///< small: what is touched here may be the next connection's buffer
 };
 
 /// Writes envelopes to a response that has begun, one after another, whoever sends.
 class ResponseMessages : public MessageSink {
  public:
-  explicit ResponseMessages(http::Exchange& exchange);
+  ResponseMessages(http::Exchange& exchange, Codec codec);
   ~ResponseMessages() override;
 
   asio::awaitable<Result<void>> send(std::string json) override;
@@ -69,6 +76,7 @@ class ResponseMessages : public MessageSink {
   asio::awaitable<Result<void>> write(std::string envelope);
 
   http::Exchange& exchange_;
+  const Codec codec_;
   asio::steady_timer idle_;  ///< never expires; cancelled one waiter at a time
   bool writing_ = false;
   bool failed_ = false;

@@ -2,15 +2,14 @@
 
 #include <sys/xattr.h>
 
-#include <array>
 #include <cerrno>
 #include <climits>
 #include <cstdlib>
-#include <ctime>
 #include <memory>
 #include <vector>
 
 #include "settings.hpp"
+#include "timestamp.hpp"
 
 namespace cube::agent {
 
@@ -53,16 +52,6 @@ std::string permission_string(mode_t mode) {
   constexpr std::string_view letters = "rwxrwxrwx";
   for (std::size_t i = 0; i < letters.size(); ++i) text += mode & (0400u >> i) ? letters[i] : '-';
   return text;
-}
-
-std::string rfc3339(const timespec& time) {
-  struct tm parts {};
-  ::gmtime_r(&time.tv_sec, &parts);
-  std::array<char, 64> text{};
-  const std::size_t length = std::strftime(text.data(), text.size(), "%Y-%m-%dT%H:%M:%S", &parts);
-  std::string fraction = std::to_string(time.tv_nsec);
-  fraction.insert(0, 9 - std::min<std::size_t>(9, fraction.size()), '0');
-  return std::string(text.data(), length) + '.' + fraction + 'Z';
 }
 
 std::map<std::string, std::string> read_metadata(const std::string& path) {

@@ -15,9 +15,6 @@ inline constexpr std::string_view metadata_prefix = "user.e2b.";
 /// Go's spelling of a mode: "-rw-r--r--", "drwxr-xr-x", "Lrwxrwxrwx", "dtrwxrwxrwx".
 std::string permission_string(mode_t mode);
 
-/// "2026-01-02T03:04:05.123456789Z"
-std::string rfc3339(const timespec& time);
-
 /// Without the prefix; empty where the file system has no extended attributes. Never follows a link.
 std::map<std::string, std::string> read_metadata(const std::string& path);
 

@@ -1,5 +1,7 @@
 #include "envd.hpp"
 
+#include <cube/guest.hpp>
+
 #include "cors.hpp"
 #include "environment.hpp"
 #include "reply.hpp"
@@ -8,8 +10,16 @@
 namespace cube::agent {
 namespace {
 
+constexpr std::size_t init_limit = 1 << 20;
 constexpr auto no_access =
     "unauthorized access, please provide a valid access token or method signing if supported";
+
+http::ResponseHead initialised_head() {
+  http::ResponseHead head;
+  head.status = 204;
+  head.headers.add("X-Envd-Version", std::string(guest::envd_version));
+  return head;
+}
 
 std::string environment_json(const Settings& settings) {
   JsonWriter json;
@@ -55,6 +65,10 @@ asio::awaitable<void> Envd::serve_route(http::Exchange& exchange) {
     co_await reply_empty(exchange, 204);
     co_return;
   }
+  if (path == "/init" && head.method == "POST") {
+    co_await serve_init(exchange);
+    co_return;
+  }
   if (auto allowed = check_access(head); !allowed) {
     co_await reply_error(exchange, http_status(allowed.error().code), allowed.error().message);
   } else if (path == "/metrics" && reads) {
@@ -63,11 +77,31 @@ asio::awaitable<void> Envd::serve_route(http::Exchange& exchange) {
     co_await reply_json(exchange, 200, environment_json(settings_));
   } else if (path == "/files") {
     co_await serve_files(exchange, settings_);
+  } else if (path == "/files/compose") {
+    co_await serve_compose(exchange, settings_);
   } else if (path == "/health" || path == "/metrics" || path == "/envs") {
     co_await reply_error(exchange, 405, "this path is read with GET");
   } else if (!co_await router_.serve(exchange)) {
     co_await reply_error(exchange, 404, "no such path: " + std::string(path));
   }
+}
+
+/// Its own access check: the token is in the message.
+asio::awaitable<void> Envd::serve_init(http::Exchange& exchange) {
+  const auto body = co_await exchange.read_whole_body(init_limit);
+  Result<void> done;
+  if (!body.ok()) {
+    done = body.error();
+  } else if (const auto message = JsonObject::parse(body->empty() ? "{}" : *body); !message.ok()) {
+    done = message.error();
+  } else {
+    done = init_.apply(*message, settings_);
+  }
+  if (done.ok()) {
+    static_cast<void>(co_await exchange.respond(initialised_head(), std::string()));
+    co_return;
+  }
+  co_await reply_error(exchange, http_status(done.error().code), done.error().message);
 }
 
 }  // namespace cube::agent

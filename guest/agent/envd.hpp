@@ -4,6 +4,7 @@
 #include <asio/awaitable.hpp>
 #include <cube/http.hpp>
 
+#include "envd_init.hpp"
 #include "metrics.hpp"
 #include "rpc.hpp"
 #include "settings.hpp"
@@ -13,17 +14,19 @@ namespace cube::agent {
 class Envd {
  public:
   /// Both outlive the service.
-  Envd(const Router& router, const Settings& settings) : router_(router), settings_(settings) {}
+  Envd(const Router& router, Settings& settings) : router_(router), settings_(settings) {}
 
   asio::awaitable<void> serve(http::Exchange& exchange);
 
  private:
   asio::awaitable<void> serve_route(http::Exchange& exchange);
+  asio::awaitable<void> serve_init(http::Exchange& exchange);
   /// Of a request whose X-Access-Token is right, or of one for files with a valid signature.
   Result<void> check_access(const http::RequestHead& head) const;
 
   const Router& router_;
-  const Settings& settings_;
+  Settings& settings_;
+  EnvdInit init_;
   CpuUsage cpu_usage_;
 };
 

@@ -9,13 +9,16 @@ namespace cube::agent {
 
 namespace {
 
+bool is_full(const Error& error) { return error.os_errno == ENOSPC || error.os_errno == EDQUOT; }
+
 int files_status(const Error& error) {
-  if (error.os_errno == ENOSPC || error.os_errno == EDQUOT) return 507;
+  if (is_full(error)) return 507;
   switch (error.code) {
     case ErrorCode::invalid_argument: return 400;
     case ErrorCode::unauthenticated: return 401;
     case ErrorCode::not_found: return 404;
     case ErrorCode::unimplemented: return 415;
+    case ErrorCode::resource_exhausted: return error.os_errno == 0 ? 413 : 500;
     default: return 500;
   }
 }
@@ -38,10 +41,17 @@ http::ResponseHead files_json_head(int status) {
 }
 
 std::string files_error_json(int status, const Error& error) {
+  std::string message = error.os_errno == 0 ? error.message : error.describe();
+  if (is_full(error)) message = "not enough disk space available: " + message;
   JsonWriter json;
-  json.begin_object().key("code").value(status);
-  json.key("message").value(error.os_errno == 0 ? error.message : error.describe()).end_object();
+  json.begin_object().key("code").value(status).key("message").value(message).end_object();
   return json.take();
+}
+
+void write_uploaded(JsonWriter& json, std::string_view path) {
+  json.key("path").value(path);
+  json.key("name").value(path.substr(path.find_last_of('/') + 1));
+  json.key("type").value("file");
 }
 
 asio::awaitable<void> files_respond(http::Exchange& exchange, http::ResponseHead head, std::string body) {

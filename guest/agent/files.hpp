@@ -5,6 +5,7 @@
 #include <cube/http.hpp>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "settings.hpp"
 
@@ -21,6 +22,9 @@ http::ResponseHead files_json_head(int status);
 
 /// {"code":404,"message":"…"}
 std::string files_error_json(int status, const Error& error);
+
+/// The members "path", "name" and "type" of what an upload made.
+void write_uploaded(JsonWriter& json, std::string_view path);
 
 asio::awaitable<void> files_respond(http::Exchange& exchange, http::ResponseHead head, std::string body);
 asio::awaitable<void> files_respond_error(http::Exchange& exchange, Error error);

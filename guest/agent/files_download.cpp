@@ -3,11 +3,16 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <asio/post.hpp>
+#include <asio/use_awaitable.hpp>
 #include <cerrno>
 #include <vector>
 
 #include "byte_range.hpp"
+#include "conditions.hpp"
+#include "content_coding.hpp"
 #include "files.hpp"
+#include "gzip.hpp"
 #include "text.hpp"
 
 namespace cube::agent {
@@ -15,6 +20,7 @@ namespace cube::agent {
 namespace {
 
 constexpr std::size_t piece_size = 256 << 10;
+constexpr std::size_t compressed_piece_size = 64 << 10;  // about a millisecond of compression
 
 struct Download {
   Fd file;
@@ -62,13 +68,6 @@ std::string content_disposition(const std::string& path) {
   return text;
 }
 
-std::string http_date(time_t time) {
-  struct tm parts {};
-  ::gmtime_r(&time, &parts);
-  char text[64];
-  return std::string(text, std::strftime(text, sizeof text, "%a, %d %b %Y %H:%M:%S GMT", &parts));
-}
-
 http::ResponseHead download_head(const Download& download, const RangeChoice& choice) {
   http::ResponseHead head{200,
                           {{"Content-Type", "application/octet-stream"},
@@ -92,6 +91,20 @@ http::ResponseHead unsatisfiable_head(const Download& download) {
   return head;
 }
 
+http::ResponseHead not_modified_head(const Download& download) {
+  return http::ResponseHead{
+      304, {{"Last-Modified", http_date(download.modified.tv_sec)}, {"Vary", "Accept-Encoding"}}};
+}
+
+/// The next bytes of the file, 0 at its end, negative if it cannot be read.
+ssize_t read_piece(const Download& download, std::vector<char>& piece, std::size_t wanted,
+                   std::uint64_t offset) {
+  for (;;) {
+    const ssize_t count = ::pread(download.file.get(), piece.data(), wanted, static_cast<off_t>(offset));
+    if (count >= 0 || errno != EINTR) return count;
+  }
+}
+
 /// Files of /proc and /sys say their size is 0 and have content all the same: `length` is nothing for them.
 asio::awaitable<void> send_content(http::Exchange& exchange, Download download, std::uint64_t offset,
                                    std::optional<std::uint64_t> length) {
@@ -99,8 +112,7 @@ asio::awaitable<void> send_content(http::Exchange& exchange, Download download, 
   while (!length || *length > 0) {
     const std::size_t wanted =
         length ? static_cast<std::size_t>(std::min<std::uint64_t>(*length, piece.size())) : piece.size();
-    const ssize_t count = ::pread(download.file.get(), piece.data(), wanted, static_cast<off_t>(offset));
-    if (count < 0 && errno == EINTR) continue;
+    const ssize_t count = read_piece(download, piece, wanted, offset);
     if (count == 0 && !length) break;
     // Truncated meanwhile or unreadable: the response stays unfinished, which closes the connection.
     if (count <= 0) co_return;
@@ -114,6 +126,64 @@ asio::awaitable<void> send_content(http::Exchange& exchange, Download download, 
   if (!finished.ok()) co_return;
 }
 
+/// The whole file, up to the end it has when that is reached.
+asio::awaitable<void> send_compressed(http::Exchange& exchange, Download download) {
+  std::vector<char> piece(compressed_piece_size);
+  std::vector<char> packed(compressed_piece_size);
+  GzipWriter gzip;
+  std::uint64_t offset = 0;
+  for (bool last = false; !last;) {
+    const ssize_t count = read_piece(download, piece, piece.size(), offset);
+    if (count < 0) co_return;  // as above
+    offset += static_cast<std::uint64_t>(count);
+    last = count == 0;
+    gzip.set_input(std::string_view(piece.data(), static_cast<std::size_t>(count)), last);
+    while (const std::size_t produced = gzip.write(asio::buffer(packed))) {
+      const Result<void> written = co_await exchange.write(asio::buffer(packed.data(), produced));
+      if (!written.ok()) co_return;
+    }
+    co_await asio::post(exchange.executor(), asio::use_awaitable);  // zeros make no output to wait for
+  }
+  const Result<void> finished = co_await exchange.finish();
+  if (!finished.ok()) co_return;
+}
+
+/// Whole or in part, as the Range header asks.
+asio::awaitable<void> serve_plain(http::Exchange& exchange, Download download) {
+  const auto& headers = exchange.request().headers;
+  const bool ranged = range_applies(headers, download.modified.tv_sec);
+  const RangeChoice choice =
+      choose_range(ranged ? headers.get("Range").value_or("") : std::string_view(), download.size);
+  if (choice.kind == RangeChoice::Kind::unsatisfiable) {
+    const Error error = make_error(ErrorCode::invalid_argument, "the range is beyond the end of the file");
+    co_await files_respond(exchange, unsatisfiable_head(download), files_error_json(416, error));
+    co_return;
+  }
+  http::ResponseHead head = download_head(download, choice);
+  if (exchange.request().method == "HEAD") {
+    co_await files_respond(exchange, std::move(head), {});
+    co_return;
+  }
+  char first_byte = 0;
+  const bool sizeless = download.size == 0 && ::pread(download.file.get(), &first_byte, 1, 0) == 1;
+  if (sizeless) head.headers.remove("Content-Length");
+  const Result<void> begun = co_await exchange.begin(std::move(head));
+  if (!begun.ok()) co_return;
+  std::optional<std::uint64_t> length;
+  if (!sizeless) length = choice.length;
+  co_await send_content(exchange, std::move(download), choice.first, length);
+}
+
+asio::awaitable<void> serve_compressed(http::Exchange& exchange, Download download) {
+  const RangeChoice whole;
+  http::ResponseHead head = download_head(download, whole);
+  head.headers.remove("Content-Length");
+  head.headers.remove("Accept-Ranges");
+  head.headers.add("Content-Encoding", "gzip");
+  const Result<void> begun = co_await exchange.begin(std::move(head));
+  if (begun.ok()) co_await send_compressed(exchange, std::move(download));
+}
+
 }  // namespace
 
 asio::awaitable<void> serve_download(http::Exchange& exchange, FilesRequest request) {
@@ -123,28 +193,26 @@ asio::awaitable<void> serve_download(http::Exchange& exchange, FilesRequest requ
     co_return;
   }
   const auto& headers = exchange.request().headers;
-  // The validator of If-Range is never ours, so the whole file is the answer (RFC 9110 section 13.1.5).
-  const bool ranged = !headers.get("If-Range");
-  const RangeChoice choice =
-      choose_range(ranged ? headers.get("Range").value_or("") : std::string_view(), download->size);
-  if (choice.kind == RangeChoice::Kind::unsatisfiable) {
-    const Error error = make_error(ErrorCode::invalid_argument, "the range is beyond the end of the file");
-    co_await files_respond(exchange, unsatisfiable_head(*download), files_error_json(416, error));
+  const auto coding = choose_coding(headers.get("Accept-Encoding").value_or(""));
+  const bool conditional = is_conditional(headers);
+  if (!coding) {
+    const Error error =
+        make_error(ErrorCode::invalid_argument, "no acceptable encoding found, supported: [identity, gzip]");
+    co_await files_respond(exchange, files_json_head(406), files_error_json(406, error));
     co_return;
   }
-  http::ResponseHead head = download_head(*download, choice);
-  if (exchange.request().method == "HEAD") {
-    co_await files_respond(exchange, std::move(head), {});
-    co_return;
+  const Condition condition = check_conditions(headers, download->modified.tv_sec);
+  if (condition == Condition::not_modified) {
+    co_await files_respond(exchange, not_modified_head(*download), {});
+  } else if (condition == Condition::failed) {
+    const Error error =
+        make_error(ErrorCode::invalid_argument, "the file does not meet the request's conditions");
+    co_await files_respond(exchange, files_json_head(412), files_error_json(412, error));
+  } else if (*coding == ContentCoding::gzip && !conditional && exchange.request().method == "GET") {
+    co_await serve_compressed(exchange, std::move(*download));
+  } else {
+    co_await serve_plain(exchange, std::move(*download));
   }
-  char first_byte = 0;
-  const bool sizeless = download->size == 0 && ::pread(download->file.get(), &first_byte, 1, 0) == 1;
-  if (sizeless) head.headers.remove("Content-Length");
-  const Result<void> begun = co_await exchange.begin(std::move(head));
-  if (!begun.ok()) co_return;
-  std::optional<std::uint64_t> length;
-  if (!sizeless) length = choice.length;
-  co_await send_content(exchange, std::move(*download), choice.first, length);
 }
 
 }  // namespace cube::agent

@@ -3,6 +3,7 @@
 #include <asio/use_awaitable.hpp>
 #include <vector>
 
+#include "entry.hpp"
 #include "files.hpp"
 #include "gzip.hpp"
 #include "multipart.hpp"
@@ -14,10 +15,15 @@ namespace cube::agent {
 namespace {
 
 constexpr std::size_t piece_size = 256 << 10;
-constexpr std::size_t metadata_limit = 4096;
-constexpr std::size_t files_limit = 10'000;  // of one request
+constexpr std::size_t metadata_limit = 4096;  // of one file; an inode has little more for all attributes
+constexpr std::size_t metadata_key_limit = 255 - metadata_prefix.size();  // XATTR_NAME_MAX
+constexpr std::size_t files_limit = 10'000;                               // of one request
 
-/// X-Metadata-<Key> headers; the keys are lower case.
+bool is_printable(std::string_view text) {
+  return std::ranges::all_of(text, [](char c) { return c >= ' ' && c <= '~'; });
+}
+
+/// X-Metadata-<Key> headers; the keys are lower case, the first of each counts.
 Result<Metadata> parse_metadata(const http::Headers& headers) {
   constexpr std::string_view prefix = "x-metadata-";
   Metadata metadata;
@@ -26,16 +32,21 @@ Result<Metadata> parse_metadata(const http::Headers& headers) {
     if (!same_ignoring_case(std::string_view(field).substr(0, prefix.size()), prefix)) continue;
     std::string key = field.substr(prefix.size());
     std::ranges::transform(key, key.begin(), lower);
-    const bool ascii = std::ranges::all_of(value, [](char c) { return c >= ' ' && c <= '~'; });
-    if (key.empty() || !ascii)
-      return make_error(ErrorCode::invalid_argument,
-                        "metadata '" + key + "' must have a name and an ASCII value");
-    size += key.size() + value.size();
-    if (size > metadata_limit || key.size() > 200)  // XATTR_NAME_MAX is 255
-      return make_error(ErrorCode::invalid_argument,
-                        "metadata exceed " + std::to_string(metadata_limit) + " bytes, or a name 200");
-    metadata.insert_or_assign(std::move(key), value);
+    if (key.empty() || !is_printable(key) || !is_printable(value))
+      return make_error(
+          ErrorCode::invalid_argument,
+          "metadata '" + key + "' must have a name, and both it and its value be printable ASCII");
+    if (key.size() > metadata_key_limit)
+      return make_error(
+          ErrorCode::invalid_argument,
+          "a metadata name exceeds " + std::to_string(metadata_key_limit) + " bytes: '" + key + "'");
+    const auto [place, first] = metadata.try_emplace(std::move(key), value);
+    if (first) size += metadata_prefix.size() + place->first.size() + value.size();
   }
+  if (size > metadata_limit)
+    return make_error(ErrorCode::invalid_argument, "metadata of " + std::to_string(size) + " bytes exceed " +
+                                                       std::to_string(metadata_limit) + ", with '" +
+                                                       std::string(metadata_prefix) + "' counted for each");
   return metadata;
 }
 
@@ -83,9 +94,8 @@ class UploadRequest : public MultipartHandler {
     JsonWriter json;
     json.begin_array();
     for (const std::string& path : written_) {
-      json.begin_object().key("path").value(path);
-      json.key("name").value(std::string_view(path).substr(path.find_last_of('/') + 1));
-      json.key("type").value("file");
+      json.begin_object();
+      write_uploaded(json, path);
       if (!metadata_.empty()) {
         json.key("metadata").begin_object();
         for (const auto& [name, value] : metadata_) json.key(name).value(value);

@@ -9,6 +9,15 @@ namespace cube::agent {
 namespace {
 
 constexpr int gzip_only = MAX_WBITS + 16;
+constexpr int default_memory_level = 8;  // zlib.h, deflateInit2
+constexpr std::size_t first_guess = 4 << 10;
+
+uInt limited(std::size_t size) {
+  return static_cast<uInt>(std::min<std::size_t>(size, std::numeric_limits<uInt>::max()));
+}
+
+// zlib does not write to its input.
+Bytef* input_of(std::string_view bytes) { return reinterpret_cast<Bytef*>(const_cast<char*>(bytes.data())); }
 
 }  // namespace
 
@@ -19,12 +28,12 @@ GzipReader::GzipReader() {
 GzipReader::~GzipReader() { ::inflateEnd(&stream_); }
 
 void GzipReader::set_input(std::string_view bytes) {
-  stream_.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(bytes.data()));  // zlib does not write to it
+  stream_.next_in = input_of(bytes);
   stream_.avail_in = static_cast<uInt>(bytes.size());
 }
 
 Result<std::size_t> GzipReader::read(asio::mutable_buffer out) {
-  const auto size = static_cast<uInt>(std::min<std::size_t>(out.size(), std::numeric_limits<uInt>::max()));
+  const uInt size = limited(out.size());
   stream_.next_out = static_cast<Bytef*>(out.data());
   stream_.avail_out = size;
   while (stream_.avail_out > 0) {
@@ -41,6 +50,49 @@ Result<std::size_t> GzipReader::read(asio::mutable_buffer out) {
     else if (status != Z_OK)
       return make_error(ErrorCode::invalid_argument, "the body is not valid gzip");
   }
+  return size - stream_.avail_out;
+}
+
+Result<std::string> decompress(std::string_view compressed, std::size_t limit) {
+  GzipReader reader;
+  reader.set_input(compressed);
+  std::string text;
+  std::size_t used = 0;
+  for (;;) {
+    if (used == text.size()) text.resize(std::min(std::max(2 * used, first_guess), limit + 1));
+    const auto count = reader.read(asio::buffer(text.data() + used, text.size() - used));
+    if (!count.ok()) return count.error();
+    if (*count == 0) break;
+    used += *count;
+    if (used > limit)
+      return make_error(ErrorCode::resource_exhausted,
+                        "the message is larger than " + std::to_string(limit) + " bytes when decompressed");
+  }
+  if (!reader.at_end())
+    return make_error(ErrorCode::invalid_argument, "the compressed message ends too early");
+  text.resize(used);
+  return text;
+}
+
+GzipWriter::GzipWriter() {
+  if (::deflateInit2(&stream_, Z_BEST_SPEED, Z_DEFLATED, gzip_only, default_memory_level,
+                     Z_DEFAULT_STRATEGY) != Z_OK)
+    throw std::bad_alloc();
+}
+
+GzipWriter::~GzipWriter() { ::deflateEnd(&stream_); }
+
+void GzipWriter::set_input(std::string_view bytes, bool last) {
+  stream_.next_in = input_of(bytes);
+  stream_.avail_in = static_cast<uInt>(bytes.size());
+  last_ = last;
+}
+
+std::size_t GzipWriter::write(asio::mutable_buffer out) {
+  const uInt size = limited(out.size());
+  stream_.next_out = static_cast<Bytef*>(out.data());
+  stream_.avail_out = size;
+  ::deflate(&stream_, last_ ? Z_FINISH : Z_NO_FLUSH);  // what it cannot do now shows in the count
   return size - stream_.avail_out;
 }
 

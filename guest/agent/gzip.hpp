@@ -1,10 +1,11 @@
-// GzipReader: decompresses gzip that arrives in pieces, into pieces as large as the caller's buffer.
+// gzip (RFC 1952) in pieces: GzipReader decompresses, GzipWriter compresses, each into the caller's buffer.
 #pragma once
 
 #include <zlib.h>
 
 #include <asio/buffer.hpp>
 #include <cube/core.hpp>
+#include <string>
 #include <string_view>
 
 namespace cube::agent {
@@ -28,6 +29,28 @@ class GzipReader {
  private:
   z_stream stream_{};
   bool at_end_ = false;
+};
+
+/// All of `compressed`; `resource_exhausted` as soon as there is more than `limit`.
+Result<std::string> decompress(std::string_view compressed, std::size_t limit);
+
+/// Fast rather than small: what it is for is a network that is slower than a processor.
+class GzipWriter {
+ public:
+  GzipWriter();
+  ~GzipWriter();
+  GzipWriter(const GzipWriter&) = delete;
+  GzipWriter& operator=(const GzipWriter&) = delete;
+
+  /// More bytes, once `write` gave nothing. They must stay until then.
+  void set_input(std::string_view bytes, bool last);
+
+  /// Compressed bytes; 0 if it takes more input, or all of it is out.
+  std::size_t write(asio::mutable_buffer out);
+
+ private:
+  z_stream stream_{};
+  bool last_ = false;
 };
 
 }  // namespace cube::agent

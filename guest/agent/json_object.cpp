@@ -101,6 +101,18 @@ Result<JsonObject> JsonObject::object(std::string_view name) const {
   return result;
 }
 
+Result<std::size_t> JsonObject::object_count(std::string_view name) const {
+  if (!has(name)) return std::size_t{0};
+  simdjson::dom::array array;
+  if (find(object_, name)->get(array) != simdjson::SUCCESS) return wrong_type(name, "an array of objects");
+  std::size_t count = 0;
+  for (const simdjson::dom::element element : array) {
+    if (!element.is_object()) return wrong_type(name, "an array of objects");
+    ++count;
+  }
+  return count;
+}
+
 Result<std::vector<std::string>> JsonObject::strings(std::string_view name) const {
   std::vector<std::string> result;
   if (!has(name)) return result;

@@ -92,6 +92,11 @@ InputWriter::InputWriter(asio::any_io_executor loop, std::shared_ptr<Descriptor>
     : descriptor_(std::move(descriptor)), turn_(std::move(loop), never) {}
 
 asio::awaitable<Result<void>> InputWriter::write(std::string bytes) {
+  if (waiting_ > 0 && waiting_ + bytes.size() > waiting_limit)
+    co_return make_error(
+        ErrorCode::resource_exhausted,
+        std::to_string(waiting_) + " bytes of input wait already for the process to read them");
+  waiting_ += bytes.size();
   const auto ticket = next_ticket_++;
   while (ticket != serving_) co_await wait(turn_);
   const auto descriptor = descriptor_;
@@ -99,6 +104,7 @@ asio::awaitable<Result<void>> InputWriter::write(std::string bytes) {
   if (descriptor)
     co_await asio::async_write(*descriptor, asio::buffer(bytes),
                                asio::redirect_error(asio::use_awaitable, error));
+  waiting_ -= bytes.size();
   ++serving_;
   turn_.cancel();
   if (error) co_return make_error(ErrorCode::invalid_argument, "the process does not read input any more");

@@ -1,7 +1,9 @@
 // Fan-out of one process's events to the streams that watch it, and the ordered writing of its input.
 //
 // With nobody subscribed events are dropped. A subscriber that does not keep up fills its bounded queue; the
-// process then waits, as it would on a full pipe, until the slowest one has room or goes away.
+// process then waits, as it would on a full pipe, until the slowest one has room or goes away: no output is
+// lost to a slow reader, and none is kept for it beyond its queue. Input waits for the process in turn, up to
+// a bound.
 #pragma once
 
 #include <asio/any_io_executor.hpp>
@@ -87,9 +89,12 @@ class InputWriter {
  public:
   using Descriptor = asio::posix::stream_descriptor;
 
+  static constexpr std::size_t waiting_limit = 32 << 20;  ///< bytes, of all calls that wait
+
   InputWriter(asio::any_io_executor loop, std::shared_ptr<Descriptor> descriptor);
 
-  /// `invalid_argument` if the input is closed, or was before all of it was taken.
+  /// `invalid_argument` if the input is closed, or was before all of it was taken; `resource_exhausted` if
+  /// too much waits already for a process that does not read.
   asio::awaitable<Result<void>> write(std::string bytes);
   void close();
 
@@ -97,6 +102,7 @@ class InputWriter {
   std::shared_ptr<Descriptor> descriptor_;
   std::uint64_t next_ticket_ = 0;
   std::uint64_t serving_ = 0;
+  std::size_t waiting_ = 0;
   asio::steady_timer turn_;
 };
 

@@ -114,6 +114,7 @@ asio::awaitable<Result<void>> ProcessService::start(CallContext context, JsonObj
                                                     MessageSink& sink) {
   const auto deadline = deadline_of(context);
   auto parsed = parse_start(request);
+  request = JsonObject();  // streams last long, and there can be many
   if (!parsed) co_return std::move(parsed).error();
   auto program = program_for(context, parsed->config);
   if (!program) co_return std::move(program).error();
@@ -133,6 +134,7 @@ asio::awaitable<Result<void>> ProcessService::start(CallContext context, JsonObj
 asio::awaitable<Result<void>> ProcessService::connect(CallContext context, JsonObject request,
                                                       MessageSink& sink) {
   auto selector = parse_selector(request);
+  request = JsonObject();
   if (!selector) co_return std::move(selector).error();
   if (const auto process = find_running(*selector)) {
     std::shared_ptr<Subscription> subscription = process->events().subscribe();

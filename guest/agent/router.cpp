@@ -1,7 +1,9 @@
 #include <algorithm>
 #include <charconv>
 
+#include "codec.hpp"
 #include "connect_stream.hpp"
+#include "gzip.hpp"
 #include "rpc.hpp"
 #include "text.hpp"
 
@@ -10,17 +12,12 @@ namespace cube::agent {
 namespace {
 
 constexpr std::size_t unary_limit = 16 << 20;
-constexpr std::string_view unary_type = "application/json";
-constexpr std::string_view stream_type = "application/connect+json";
+constexpr std::string_view error_type = "application/json";  // of unary calls, whatever their codec
 constexpr std::chrono::seconds default_keepalive{90};
 constexpr std::chrono::seconds longest_keepalive{3600};
 
 std::string_view header(const http::RequestHead& head, std::string_view name) {
   return trim(head.headers.get(name).value_or(std::string_view()));
-}
-
-bool is_identity(std::string_view encoding) {
-  return encoding.empty() || same_ignoring_case(encoding, "identity");
 }
 
 std::optional<std::uint64_t> parse_digits(std::string_view text) {
@@ -72,29 +69,58 @@ http::ResponseHead make_head(int status, std::string name, std::string value) {
 }
 
 asio::awaitable<void> respond(http::Exchange& exchange, http::ResponseHead head, std::string body) {
-  head.headers.set("Content-Type", std::string(unary_type));
   const Result<void> sent = co_await exchange.respond(std::move(head), std::move(body));
   if (!sent.ok()) co_return;  // the client is gone: nobody is left to be told
 }
 
-asio::awaitable<void> respond_error(http::Exchange& exchange, Error error) {
-  http::ResponseHead head;
-  head.status = http_status(error.code);
+asio::awaitable<void> respond_error(http::Exchange& exchange, http::ResponseHead head, Error error) {
+  head.headers.set("Content-Type", std::string(error_type));
   co_await respond(exchange, std::move(head), error_json(error));
 }
 
-asio::awaitable<Result<std::string>> call_unary(http::Exchange& exchange, const Unary& call) {
+Result<JsonObject> open_body(std::string body, const Codec& codec, Compression compression) {
+  if (compression == Compression::gzip && !body.empty()) {
+    auto decompressed = decompress(body, unary_limit);
+    if (!decompressed.ok()) return std::move(decompressed).error();
+    body = std::move(*decompressed);
+  }
+  return codec.decode(std::move(body));
+}
+
+asio::awaitable<Result<std::string>> call_unary(http::Exchange& exchange, const Unary& call, Codec codec,
+                                                Compression compression) {
   auto context = make_context(exchange.request());
   if (!context.ok()) co_return std::move(context).error();
   auto body = co_await exchange.read_whole_body(unary_limit);
   if (!body.ok()) co_return std::move(body).error();
-  auto message = JsonObject::parse(std::move(*body));
+  auto message = open_body(std::move(*body), codec, compression);
   if (!message.ok()) co_return std::move(message).error();
-  co_return co_await call(std::move(*context), std::move(*message));
+  auto answer = co_await call(std::move(*context), std::move(*message));
+  if (!answer.ok()) co_return std::move(answer).error();
+  co_return codec.encode(std::move(*answer));
 }
 
-/// A server stream's request is exactly one message.
-asio::awaitable<Result<JsonObject>> receive_only(MessageSource& source) {
+asio::awaitable<void> serve_unary(http::Exchange& exchange, const Unary& call, Codec codec) {
+  const auto compression = compression_of(header(exchange.request(), "content-encoding"));
+  if (!compression.ok()) {
+    co_await respond_error(exchange, make_head(415, "Accept-Encoding", "gzip, identity"),
+                           compression.error());
+    co_return;
+  }
+  auto answer = co_await call_unary(exchange, call, codec, *compression);
+  if (answer.ok()) {
+    co_await respond(exchange, make_head(200, "Content-Type", codec.content_type(true)), std::move(*answer));
+    co_return;
+  }
+  http::ResponseHead head;
+  head.status = http_status(answer.error().code);
+  co_await respond_error(exchange, std::move(head), std::move(answer).error());
+}
+
+/// A server stream's request is exactly one message. Its reader's buffers are gone when the stream begins.
+asio::awaitable<Result<JsonObject>> receive_only(http::Exchange& exchange, Codec codec,
+                                                 Compression compression) {
+  BodyMessages source(exchange, codec, compression);
   auto message = co_await source.receive();
   if (!message.ok()) co_return std::move(message).error();
   if (!message->has_value())
@@ -107,23 +133,47 @@ asio::awaitable<Result<JsonObject>> receive_only(MessageSource& source) {
 }
 
 asio::awaitable<Result<void>> call_server_stream(http::Exchange& exchange, const ServerStream& call,
+                                                 Codec codec, Compression compression,
                                                  ResponseMessages& responses) {
   auto context = make_context(exchange.request());
   if (!context.ok()) co_return std::move(context).error();
-  BodyMessages requests(exchange);
-  auto message = co_await receive_only(requests);
+  auto message = co_await receive_only(exchange, codec, compression);
   if (!message.ok()) co_return std::move(message).error();
   co_return co_await call(std::move(*context), std::move(*message), responses);
 }
 
 asio::awaitable<Result<void>> call_client_stream(http::Exchange& exchange, const ClientStream& call,
+                                                 Codec codec, Compression compression,
                                                  ResponseMessages& responses) {
   auto context = make_context(exchange.request());
   if (!context.ok()) co_return std::move(context).error();
-  BodyMessages requests(exchange);
+  BodyMessages requests(exchange, codec, compression);
   auto answer = co_await call(std::move(*context), requests);
   if (!answer.ok()) co_return std::move(answer).error();
   co_return co_await responses.send(std::move(*answer));
+}
+
+asio::awaitable<void> serve_stream(http::Exchange& exchange, const ServerStream& server_stream,
+                                   const ClientStream& client_stream, Codec codec) {
+  const Result<void> begun =
+      co_await exchange.begin(make_head(200, "Content-Type", codec.content_type(false)));
+  if (!begun.ok()) co_return;
+  ResponseMessages responses(exchange, codec);
+  const auto compression = compression_of(header(exchange.request(), "connect-content-encoding"));
+  Result<void> outcome;
+  if (!compression.ok())
+    outcome = compression.error();
+  else if (server_stream)
+    outcome = co_await call_server_stream(exchange, server_stream, codec, *compression, responses);
+  else
+    outcome = co_await call_client_stream(exchange, client_stream, codec, *compression, responses);
+  co_await responses.end(std::move(outcome));
+}
+
+/// What a request of a method may say it is.
+std::string accepted_types(std::string_view path, bool unary) {
+  const std::string prefix = unary ? "application/" : "application/connect+";
+  return protobuf::find_method(path) ? prefix + "json, " + prefix + "proto" : prefix + "json";
 }
 
 }  // namespace
@@ -164,43 +214,33 @@ asio::awaitable<bool> Router::serve(http::Exchange& exchange) const {
   if (found == methods_.end()) co_return false;
   const Method& method = found->second;
 
+  const bool unary = static_cast<bool>(method.unary);
   if (head.method != "POST") {
     const Error error = make_error(ErrorCode::unimplemented, "only POST is supported");
-    co_await respond(exchange, make_head(405, "Allow", "POST"), error_json(error));
+    co_await respond_error(exchange, make_head(405, "Allow", "POST"), error);
     co_return true;
   }
-  const std::string_view wanted = method.unary ? unary_type : stream_type;
-  if (!same_ignoring_case(media_type(header(head, "content-type")), wanted)) {
+  const auto codec = Codec::choose(header(head, "content-type"), head.path(), unary);
+  if (!codec) {
+    const std::string accepted = accepted_types(head.path(), unary);
     const Error error =
-        make_error(ErrorCode::invalid_argument, "the content type must be " + std::string(wanted));
-    co_await respond(exchange, make_head(415, "Accept-Post", std::string(wanted)), error_json(error));
+        make_error(ErrorCode::invalid_argument, "the content type must be one of " + accepted);
+    co_await respond_error(exchange, make_head(415, "Accept-Post", accepted), error);
     co_return true;
   }
-  if (!is_identity(header(head, "content-encoding"))) {
-    const Error error = make_error(ErrorCode::unimplemented, "compressed requests are not supported");
-    co_await respond(exchange, make_head(415, "Accept-Encoding", "identity"), error_json(error));
+  if (unary) {
+    co_await serve_unary(exchange, method.unary, *codec);
     co_return true;
   }
-
-  if (method.unary) {
-    auto answer = co_await call_unary(exchange, method.unary);
-    if (answer.ok())
-      co_await respond(exchange, http::ResponseHead(), std::move(*answer));
-    else
-      co_await respond_error(exchange, std::move(answer).error());
+  // A stream compresses its messages, never the body that carries them.
+  const auto encoding = compression_of(header(head, "content-encoding"));
+  if (!encoding.ok() || *encoding != Compression::identity) {
+    const Error error =
+        make_error(ErrorCode::unimplemented, "a stream's body cannot be compressed as a whole");
+    co_await respond_error(exchange, make_head(415, "Accept-Encoding", "identity"), error);
     co_return true;
   }
-
-  const Result<void> begun =
-      co_await exchange.begin(make_head(200, "Content-Type", std::string(stream_type)));
-  if (!begun.ok()) co_return true;
-  ResponseMessages responses(exchange);
-  Result<void> outcome;
-  if (method.server_stream)
-    outcome = co_await call_server_stream(exchange, method.server_stream, responses);
-  else
-    outcome = co_await call_client_stream(exchange, method.client_stream, responses);
-  co_await responses.end(std::move(outcome));
+  co_await serve_stream(exchange, method.server_stream, method.client_stream, *codec);
   co_return true;
 }
 

@@ -1,10 +1,13 @@
-// rpc: the Connect protocol (connectrpc.com/docs/protocol), server side, JSON codec.
+// rpc: the Connect protocol (connectrpc.com/docs/protocol), server side.
 //
-// Unary calls are POSTs of application/json. Server streams are POSTs of application/connect+json: one request
-// envelope in, response envelopes out (one flag byte, a 32-bit big-endian length, JSON), then always an
-// end-of-stream envelope (flag 0x02) that carries the error, with HTTP status 200. Client streams are read envelope
-// by envelope as they arrive.
+// Unary calls are POSTs of application/json. Server streams are POSTs of application/connect+json: one
+// request envelope in, response envelopes out (one flag byte, a 32-bit big-endian length, JSON), then always
+// an end-of-stream envelope (flag 0x02) that carries the error, with HTTP status 200. Client streams are read
+// envelope by envelope as they arrive. With "proto" in place of "json" messages are protobuf, which codec.hpp
+// translates; errors are JSON always. Requests may be compressed with gzip, responses are not.
 #pragma once
+
+#include <simdjson.h>
 
 #include <asio/awaitable.hpp>
 #include <chrono>
@@ -14,7 +17,6 @@
 #include <map>
 #include <memory>
 #include <optional>
-#include <simdjson.h>
 #include <string>
 #include <string_view>
 
@@ -23,13 +25,13 @@ namespace cube::agent {
 /// One call's circumstances.
 struct CallContext {
   const http::RequestHead& head;
-  std::string user_name;                             ///< from "Authorization: Basic user:"; empty: the default user
+  std::string user_name;  ///< from "Authorization: Basic user:"; empty: the default user
   std::optional<std::chrono::milliseconds> timeout;  ///< Connect-Timeout-Ms
   std::chrono::seconds keepalive{90};                ///< Keepalive-Ping-Interval
 };
 
-/// A parsed JSON object that owns its text. Members that are absent read as the default, as proto3 JSON has it; a
-/// member of the wrong type is `invalid_argument` naming it.
+/// A parsed JSON object that owns its text. Members that are absent read as the default, as proto3 JSON has
+/// it; a member of the wrong type is `invalid_argument` naming it.
 class JsonObject {
  public:
   /// `invalid_argument` if it is not one JSON object.
@@ -38,18 +40,23 @@ class JsonObject {
   bool has(std::string_view name) const;
   Result<std::string> string(std::string_view name) const;
   Result<bool> boolean(std::string_view name, bool otherwise = false) const;
-  Result<std::int64_t> integer(std::string_view name, std::int64_t otherwise = 0) const;  ///< a number or a string of one
-  Result<JsonObject> object(std::string_view name) const;                                 ///< absent: an empty one
+  Result<std::int64_t> integer(std::string_view name,
+                               std::int64_t otherwise = 0) const;  ///< a number or a string of one
+  Result<JsonObject> object(std::string_view name) const;          ///< absent: an empty one
+  Result<std::size_t> object_count(
+      std::string_view name) const;  ///< how many elements an array of objects has
   Result<std::vector<std::string>> strings(std::string_view name) const;
   Result<std::map<std::string, std::string>> string_map(std::string_view name) const;
-  Result<std::string> bytes(std::string_view name) const;  ///< base64, standard or URL alphabet, padded or not
+  Result<std::string> bytes(
+      std::string_view name) const;  ///< base64, standard or URL alphabet, padded or not
 
  private:
   std::shared_ptr<simdjson::dom::parser> parser_;  ///< owns what element_ points into
   simdjson::dom::object object_;
 };
 
-/// Writes the messages of a server stream. One writer at a time; the RPC layer serialises keepalives with messages.
+/// Writes the messages of a server stream. One writer at a time; the RPC layer serialises keepalives with
+/// messages.
 class MessageSink {
  public:
   virtual ~MessageSink() = default;

@@ -14,8 +14,8 @@ namespace cube::agent {
 /// CloseStdin). The returned object owns every process it started.
 class ProcessService;
 class Children;
-std::shared_ptr<ProcessService> add_process_service(Router& router, asio::any_io_executor loop, Children& children,
-                                                    const Settings& settings);
+std::shared_ptr<ProcessService> add_process_service(Router& router, asio::any_io_executor loop,
+                                                    Children& children, const Settings& settings);
 
 /// filesystem.Filesystem: Stat, MakeDir, Move, ListDir, Remove, WatchDir, CreateWatcher, GetWatcherEvents,
 /// RemoveWatcher.
@@ -25,6 +25,9 @@ std::shared_ptr<FilesystemService> add_filesystem_service(Router& router, asio::
 
 /// GET and POST /files. The caller has checked the access token or the signature.
 asio::awaitable<void> serve_files(http::Exchange& exchange, const Settings& settings);
+
+/// POST /files/compose. The caller has checked the access token.
+asio::awaitable<void> serve_compose(http::Exchange& exchange, const Settings& settings);
 
 /// Whether a /files request carries a valid signature for the settings' access token (v1_…, not expired).
 Result<void> check_files_signature(const http::RequestHead& head, const Settings& settings);

@@ -38,7 +38,7 @@ inline constexpr std::uint32_t envd_port = 49983;
 inline constexpr std::uint16_t code_interpreter_port = 49999;
 
 /// What of E2B's envd the agent is at least equal to.
-inline constexpr std::string_view envd_version = "0.6.4";
+inline constexpr std::string_view envd_version = "0.6.13";
 
 enum class TunnelAnswer : std::uint8_t { connected = 0, refused = 1, malformed = 2 };
 

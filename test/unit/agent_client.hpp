@@ -8,6 +8,7 @@
 #include <asio/io_context.hpp>
 #include <asio/steady_timer.hpp>
 #include <catch2/catch.hpp>
+#include <csignal>
 #include <cstring>
 #include <cube/http.hpp>
 #include <map>
@@ -143,6 +144,7 @@ inline asio::awaitable<void> expect_status(asio::awaitable<http::Response> call,
 class Guest {
  public:
   Guest() {
+    ::signal(SIGPIPE, SIG_IGN);  // as the agent's main does
     agent = Agent::create(loop, Role::test_on_host).value();
     agent->settings().default_user = user_name_of(::geteuid());
     port = agent->listen_envd("127.0.0.1", 0).value();

@@ -1,5 +1,7 @@
 // The filesystem service and /files over HTTP, on real directories of this machine.
 #include <fcntl.h>
+#include <sched.h>
+#include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/xattr.h>
@@ -15,6 +17,8 @@
 #include <fstream>
 
 #include "connect_stream.hpp"
+#include "content_coding.hpp"
+#include "gzip.hpp"
 #include "services.hpp"
 
 using namespace cube;
@@ -123,7 +127,11 @@ class Site {
  private:
   asio::awaitable<void> serve(http::Exchange& exchange) {
     const bool served = co_await router.serve(exchange);  // not in the condition: g++ 12 breaks the frame
-    if (!served) co_await serve_files(exchange, settings);
+    if (served) co_return;
+    if (exchange.request().path() == "/files/compose")
+      co_await serve_compose(exchange, settings);
+    else
+      co_await serve_files(exchange, settings);
   }
 };
 
@@ -184,7 +192,7 @@ TEST_CASE("calls are refused as Connect says") {
     response = co_await site.request(site.head("POST", stat, "text/plain"), "{}");
     CHECK(response.status == 415);
     auto head = site.head("POST", stat, "application/json; charset=utf-8");
-    head.headers.add("Content-Encoding", "gzip");
+    head.headers.add("Content-Encoding", "br");
     response = co_await site.request(head, "{}");
     CHECK(response.status == 415);
     head.headers.set("Content-Encoding", "identity");
@@ -387,7 +395,7 @@ TEST_CASE("a stream's errors come in its last envelope, with status 200") {
           .value();
     };
     co_await expect(watch(encode_envelope(0, R"({"path":"none"})")), "not_found");
-    co_await expect(watch(encode_envelope(compressed_flag, "x")), "unimplemented");
+    co_await expect(watch(encode_envelope(compressed_flag, "x")), "invalid_argument");
     co_await expect(watch(encode_envelope(0, "{}") + encode_envelope(0, "{}")), "invalid_argument");
     co_await expect(watch(""), "invalid_argument");
     co_await expect(watch(encode_envelope(0, "{}").substr(0, 6)), "invalid_argument");
@@ -503,6 +511,175 @@ TEST_CASE("metadata of an upload replace those before") {
     head.headers.set("X-Metadata-Author", std::string(5000, 'x'));
     response = co_await site.request(head, "x");
     CHECK(response.status == 400);
+  }(site));
+}
+
+TEST_CASE("metadata are bounded as the file system bounds them, and the first header of a name counts") {
+  Site site;
+  site.run([](Site& site) -> asio::awaitable<void> {
+    const auto upload = [&site](std::string name, std::string value) {
+      auto head = site.head("POST", "/files?path=m", "application/octet-stream");
+      head.headers.add("X-Metadata-" + name, std::move(value));
+      head.headers.add("x-metadata-" + name, "second");
+      return site.request(std::move(head), "x");
+    };
+    const std::string longest(246, 'k');
+    const auto fits = co_await upload(longest, "v");
+    CHECK(fits.status == 200);
+    CHECK(fits.body.find("\"" + longest + "\":\"v\"") != std::string::npos);
+    const auto name = co_await upload(longest + "k", "v");
+    CHECK(name.status == 400);
+    CHECK(name.body.find("246") != std::string::npos);
+    // "user.e2b.", "a" and the value make 4096 bytes and 4097.
+    const auto most = co_await upload("a", std::string(4086, 'v'));
+    CHECK(most.status != 400);
+    const auto more = co_await upload("a", std::string(4087, 'v'));
+    CHECK(more.status == 400);
+    const auto latin = co_await upload("a", "caf\xe9");
+    CHECK(latin.status == 400);
+  }(site));
+}
+
+TEST_CASE("a download is compressed for clients that ask for that, and only for those") {
+  using enum ContentCoding;
+  CHECK(choose_coding("") == identity);
+  CHECK(choose_coding("gzip") == gzip);
+  CHECK(choose_coding("X-GZIP") == gzip);
+  CHECK(choose_coding("gzip, deflate, br") == identity);  // what libraries send by themselves
+  CHECK(choose_coding("gzip, identity;q=0.5") == gzip);
+  CHECK(choose_coding("gzip;q=0.5, identity") == identity);
+  CHECK(choose_coding("gzip;q=0") == identity);
+  CHECK(choose_coding("*") == identity);
+  CHECK(choose_coding("identity;q=0, *") == gzip);
+  CHECK(choose_coding("br, gzip, *;q=0") == gzip);
+  CHECK(choose_coding("identity;q=0") == std::nullopt);
+  CHECK(choose_coding("br, *;q=0.000") == std::nullopt);
+
+  Site site;
+  std::string content;
+  for (int line = 0; line < 100'000; ++line) content += std::to_string(line) + '\n';
+  site.write("f", content);
+  site.run([](Site& site, const std::string& content) -> asio::awaitable<void> {
+    auto head = site.head("GET", "/files?path=f");
+    head.headers.add("Accept-Encoding", "gzip");
+    auto response = co_await site.request(head, "");
+    CHECK(response.status == 200);
+    CHECK(response.headers.get("Content-Encoding") == "gzip");
+    CHECK(response.headers.get("Vary") == "Accept-Encoding");
+    CHECK(response.body.size() < content.size() / 2);
+    CHECK(decompress(response.body, content.size()).value() == content);
+    head.headers.add("Range", "bytes=0-3");
+    response = co_await site.request(head, "");
+    CHECK(response.status == 206);
+    CHECK_FALSE(response.headers.get("Content-Encoding"));
+    CHECK(response.body == "0\n1\n");
+    head.headers.remove("Range");
+    head.headers.set("Accept-Encoding", "br, identity;q=0");
+    response = co_await site.request(head, "");
+    CHECK(response.status == 406);
+    CHECK(response.body ==
+          R"({"code":406,"message":"no acceptable encoding found, supported: [identity, gzip]"})");
+  }(site, content));
+}
+
+TEST_CASE("downloads know the conditions of RFC 9110") {
+  Site site;
+  site.write("f", "0123456789");
+  std::filesystem::last_write_time(
+      site.directory + "/f",
+      std::chrono::file_clock::from_sys(std::chrono::sys_seconds(std::chrono::seconds(1767323045))));
+  site.run([](Site& site) -> asio::awaitable<void> {
+    const std::string date = "Fri, 02 Jan 2026 03:04:05 GMT";
+    const std::string earlier = "Fri, 02 Jan 2026 03:04:04 GMT";
+    const auto status = [&](std::string name, std::string value) -> asio::awaitable<std::string> {
+      auto head = site.head("GET", "/files?path=f");
+      head.headers.add(std::move(name), std::move(value));
+      head.headers.add("Range", "bytes=2-4");
+      const auto response = co_await site.request(std::move(head), "");
+      if (response.status == 304) CHECK(response.body.empty());
+      co_return std::to_string(response.status);
+    };
+    const auto plain = co_await site.request(site.head("GET", "/files?path=f"), "");
+    CHECK(plain.headers.get("Last-Modified") == date);
+    co_await expect(status("If-Modified-Since", date), "304");
+    co_await expect(status("If-Modified-Since", earlier), "206");
+    co_await expect(status("If-Modified-Since", "yesterday"), "206");
+    co_await expect(status("If-Unmodified-Since", earlier), "412");
+    co_await expect(status("If-Unmodified-Since", date), "206");
+    co_await expect(status("If-None-Match", "*"), "304");
+    co_await expect(status("If-None-Match", "\"tag\""), "206");
+    co_await expect(status("If-Match", "\"tag\""), "412");
+    co_await expect(status("If-Match", "*"), "206");
+    co_await expect(status("If-Range", date), "206");
+    co_await expect(status("If-Range", earlier), "200");
+  }(site));
+}
+
+TEST_CASE("a full disk is told as such") {
+  Site site;
+  // A file system of this test's own, which goes with its process.
+  if (::unshare(CLONE_NEWNS) != 0 || ::mount("", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 ||
+      ::mount("tmpfs", site.directory.c_str(), "tmpfs", 0, "size=1m") != 0) {
+    WARN("only root can fill a file system of its own");
+    return;
+  }
+  site.run([](Site& site) -> asio::awaitable<void> {
+    const auto full = co_await site.request(site.head("POST", "/files?path=f", "application/octet-stream"),
+                                            std::string(3 << 20, 'x'));
+    CHECK(full.status == 507);
+    CHECK(full.body.find(R"({"code":507,"message":"not enough disk space available)") == 0);
+    std::filesystem::remove(site.directory + "/f");
+    site.write("half", std::string(700'000, 'h'));
+    const auto composed = co_await site.request(site.head("POST", "/files/compose", "application/json"),
+                                                R"({"source_paths":["half"],"destination":"whole"})");
+    CHECK(composed.status == 507);
+    CHECK(std::filesystem::exists(site.directory + "/half"));
+    CHECK(std::distance(std::filesystem::directory_iterator(site.directory), {}) == 1);
+  }(site));
+  ::umount2(site.directory.c_str(), MNT_DETACH);
+}
+
+TEST_CASE("files are composed of parts, which are gone then") {
+  Site site;
+  site.write("1", "one ");
+  site.write("2", std::string(5 << 20, '2'));
+  site.write("3", " three");
+  site.write("whole", "before");
+  std::filesystem::create_directory(site.directory + "/d");
+  site.run([](Site& site) -> asio::awaitable<void> {
+    const auto compose = [&site](std::string body) {
+      return site.request(site.head("POST", "/files/compose", "application/json"), std::move(body));
+    };
+    const auto refused = [&](std::string body, int status, std::string word) -> asio::awaitable<void> {
+      const auto response = co_await compose(std::move(body));
+      CHECK(response.status == status);
+      INFO(response.body);
+      CHECK(response.body.find(word) != std::string::npos);
+      CHECK(response.body.find("\"code\":" + std::to_string(status)) != std::string::npos);
+    };
+    co_await refused("", 400, "JSON");
+    co_await refused(R"({"source_paths":[],"destination":"whole"})", 400, "source_paths");
+    co_await refused(R"({"source_paths":["1"]})", 400, "not the path of a file");
+    co_await refused(R"({"source_paths":["1","none"],"destination":"whole"})", 404, "none' does not exist");
+    co_await refused(R"({"source_paths":["1","d"],"destination":"whole"})", 400, "d' is a directory");
+    co_await refused(R"({"source_paths":["1"],"destination":"d"})", 400, "d' is a directory");
+    co_await refused(R"({"source_paths":["1","whole"],"destination":"whole"})", 400, "both a source");
+    co_await refused(R"({"source_paths":["1"],"destination":"x","username":"who"})", 401, "who");
+    CHECK(site.read("whole") == "before");
+    CHECK(site.read("1") == "one ");
+
+    const auto done = co_await compose(R"({"source_paths":["1","2","3"],"destination":"new/whole"})");
+    CHECK(done.body ==
+          "{\"path\":\"" + site.directory + "/new/whole\",\"name\":\"whole\",\"type\":\"file\"}");
+    CHECK(read_file(site.directory + "/new/whole", 16 << 20).value() ==
+          "one " + std::string(5 << 20, '2') + " three");
+    for (const char* part : {"/1", "/2", "/3"}) CHECK_FALSE(std::filesystem::exists(site.directory + part));
+    const auto over = co_await compose(R"({"source_paths":["new/whole"],"destination":"whole"})");
+    CHECK(over.status == 200);
+    CHECK(std::filesystem::file_size(site.directory + "/whole") == (5 << 20) + 10);
+    CHECK(std::filesystem::is_empty(site.directory + "/new"));
+    const auto get = co_await site.request(site.head("GET", "/files/compose"), "");
+    CHECK(get.status == 405);
   }(site));
 }
 

@@ -346,6 +346,52 @@ TEST_CASE("a reader that stops makes the process wait, and loses nothing") {
   }(guest));
 }
 
+TEST_CASE("a reader that stops and then vanishes no longer holds up the others") {
+  Guest guest;
+  guest.run([](Guest& guest) -> asio::awaitable<void> {
+    auto stalled = co_await guest.open(
+        "Start", shell("read go; head -c 30000000 /dev/zero; echo end; exit 2", R"(,"tag":"flood")"));
+    co_await stalled->step();
+    const std::int64_t pid = stalled->story.pid;
+    const auto reader = co_await guest.open("Connect", R"({"process":{"tag":"flood"}})");
+    co_await reader->step();
+    co_await expect_status(guest.call("SendInput", selector(pid, R"(,"input":{"stdin":"Cg=="})")), 200);
+    for (int pieces = 0; pieces < 4; ++pieces) co_await reader->step();
+    CHECK(alive(pid));
+    stalled.reset();
+    co_await reader->read_to_end();
+    CHECK(reader->story.out.size() == 30'000'004);
+    CHECK(reader->story.exit_code == 2);
+  }(guest));
+}
+
+TEST_CASE("input for a process that does not read waits up to a bound") {
+  Guest guest;
+  guest.run([](Guest& guest) -> asio::awaitable<void> {
+    const auto stream = co_await guest.open("Start", R"({"process":{"cmd":"sleep","args":["1000"]}})");
+    co_await stream->step();
+    const std::int64_t pid = stream->story.pid;
+    const std::string piece = base64_encode(std::string(11 << 20, 'x'));
+    auto refused = std::make_shared<int>(0);
+    auto ended = std::make_shared<int>(0);
+    for (int i = 0; i < 4; ++i)
+      asio::co_spawn(
+          guest.loop,
+          [](Guest& guest, std::string body, std::shared_ptr<int> refused,
+             std::shared_ptr<int> ended) -> asio::awaitable<void> {
+            const auto answer = co_await guest.call("SendInput", std::move(body));
+            if (answer.status == 429) ++*refused;
+            ++*ended;
+          }(guest, selector(pid, R"(,"input":{"stdin":")" + piece + R"("})"), refused, ended),
+          asio::detached);
+    co_await until([&] { return *refused == 2; });  // 2 × 11 MiB fit 32 MiB, and the pipe has some of them
+    CHECK(*ended == 2);
+    co_await expect_status(guest.call("SendSignal", selector(pid, R"(,"signal":"SIGNAL_SIGKILL")")), 200);
+    co_await until([&] { return *ended == 4; });  // who waits is told
+    CHECK(*refused == 2);
+  }(guest));
+}
+
 TEST_CASE("a process nobody watches runs on, its output dropped") {
   Guest guest;
   guest.run([](Guest& guest) -> asio::awaitable<void> {

@@ -315,7 +315,7 @@ TEST_CASE("a token is asked for everywhere but /health, and pages of any origin 
     CHECK(object.integer("cpu_count").value() >= 1);
     CHECK(object.integer("mem_total").value() > object.integer("mem_used").value());
     CHECK(object.integer("disk_total").value() >= object.integer("disk_used").value());
-    for (const char* path : {"/init", "/freeze", "/nothing"}) {
+    for (const char* path : {"/freeze", "/upgrade", "/nothing"}) {
       const auto missing = co_await guest.request(guest.port, "POST", path, "application/json", "{}");
       CHECK(missing.status == 404);
       CHECK(missing.body.find(R"("code":404)") != std::string::npos);
@@ -324,6 +324,45 @@ TEST_CASE("a token is asked for everywhere but /health, and pages of any origin 
     const auto preflight = co_await guest.request(guest.port, "OPTIONS", "/process.Process/Start", "", "");
     CHECK(preflight.status == 204);
     CHECK(preflight.headers.get("Access-Control-Allow-Headers") == "authorization,x-access-token");
+  }(guest));
+}
+
+TEST_CASE("envd's own init changes settings for who knows the token, and once for each moment") {
+  Guest guest;
+  guest.run([](Guest& guest) -> asio::awaitable<void> {
+    const auto init = [&guest](std::string body) {
+      return guest.request(guest.port, "POST", "/init", "application/json", std::move(body));
+    };
+    const Settings& settings = guest.agent->settings();
+    const std::string user = settings.default_user;
+    const auto first = co_await init(
+        R"({"accessToken":"t","envVars":{"A":"1"},"timestamp":"2026-01-02T03:04:05Z","defaultWorkdir":"/tmp",)"
+        R"("hyperloopIP":"","volumeMounts":[],"lifecycleID":"l"})");
+    CHECK(first.status == 204);
+    CHECK(first.headers.get("X-Envd-Version") == cube::guest::envd_version);
+    CHECK(settings.access_token == "t");
+    CHECK(settings.default_workdir == "/tmp");
+    CHECK(settings.default_user == user);
+    CHECK(settings.env_vars.at("A") == "1");
+
+    co_await expect_status(init(R"({"envVars":{"A":"2"}})"), 401);
+    co_await expect_status(init(R"({"accessToken":"u","envVars":{"A":"2"}})"), 401);
+    co_await expect_status(init(R"({"accessToken":"t","envVars":{"A":"2"},"caBundle":"PEM"})"), 501);
+    co_await expect_status(
+        init(R"({"accessToken":"t","envVars":{"A":"2"},"volumeMounts":[{"nfs_target":"n","path":"/p"}]})"),
+        501);
+    co_await expect_status(init(R"({"accessToken":"t","envVars":{"A":"2"},"defaultUser":"nobody-else"})"),
+                           400);
+    co_await expect_status(init(R"({"accessToken":"t","envVars":{"A":"2"},"timestamp":"now"})"), 400);
+    CHECK(settings.env_vars.at("A") == "1");
+
+    co_await expect_status(
+        init(R"({"accessToken":"t","envVars":{"A":"2"},"timestamp":"2026-01-02T03:04:05.000Z"})"), 204);
+    CHECK(settings.env_vars.at("A") == "1");  // stale
+    co_await expect_status(
+        init(R"({"accessToken":"t","envVars":{"B":"2"},"timestamp":"2026-01-02T03:04:05.001Z"})"), 204);
+    CHECK(settings.env_vars.size() == 1);
+    CHECK(settings.env_vars.at("B") == "2");
   }(guest));
 }
 

@@ -11,6 +11,7 @@
 #include "multipart.hpp"
 #include "services.hpp"
 #include "sha256.hpp"
+#include "timestamp.hpp"
 
 using namespace cube;
 using namespace cube::agent;
