@@ -17,6 +17,12 @@ std::uint32_t big_endian(std::string_view bytes) {
   return value;
 }
 
+http::ResponseHead response_head(const Codec& codec) {
+  http::ResponseHead head;
+  head.headers.add("Content-Type", codec.content_type(false));
+  return head;
+}
+
 /// The protocol's name of the code; two of ours it does not have.
 std::string_view connect_code(ErrorCode code) {
   if (code == ErrorCode::conflict) return "aborted";
@@ -120,7 +126,9 @@ asio::awaitable<Result<void>> ResponseMessages::write(std::string envelope) {
   }
   if (failed_) co_return make_error(ErrorCode::cancelled, "the client is gone");
   writing_ = true;
-  const Result<void> written = co_await exchange_.write(asio::buffer(envelope));
+  Result<void> written;
+  if (!std::exchange(begun_, true)) written = co_await exchange_.begin(response_head(codec_));
+  if (written.ok()) written = co_await exchange_.write(asio::buffer(envelope));
   writing_ = false;
   failed_ = !written.ok();
   idle_.cancel_one();

@@ -60,7 +60,9 @@ class BodyMessages : public MessageSource {
   std::vector<char> piece_;  ///< small: what is touched here may be the next connection's buffer
 };
 
-/// Writes envelopes to a response that has begun, one after another, whoever sends.
+/// Writes envelopes to the response, one after another, whoever sends. The response begins with the first of
+/// them: clients that see it begin before they have sent their message take the request for answered and send
+/// no more.
 class ResponseMessages : public MessageSink {
  public:
   ResponseMessages(http::Exchange& exchange, Codec codec);
@@ -78,6 +80,7 @@ class ResponseMessages : public MessageSink {
   http::Exchange& exchange_;
   const Codec codec_;
   asio::steady_timer idle_;  ///< never expires; cancelled one waiter at a time
+  bool begun_ = false;
   bool writing_ = false;
   bool failed_ = false;
   std::shared_ptr<std::function<void()>> gone_;  ///< not called any more once the stream is over

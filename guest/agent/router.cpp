@@ -155,9 +155,6 @@ asio::awaitable<Result<void>> call_client_stream(http::Exchange& exchange, const
 
 asio::awaitable<void> serve_stream(http::Exchange& exchange, const ServerStream& server_stream,
                                    const ClientStream& client_stream, Codec codec) {
-  const Result<void> begun =
-      co_await exchange.begin(make_head(200, "Content-Type", codec.content_type(false)));
-  if (!begun.ok()) co_return;
   ResponseMessages responses(exchange, codec);
   const auto compression = compression_of(header(exchange.request(), "connect-content-encoding"));
   Result<void> outcome;
