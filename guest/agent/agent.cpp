@@ -26,10 +26,10 @@ Result<std::unique_ptr<Agent>> Agent::create(asio::io_context& loop, Role role) 
 Agent::Agent(asio::io_context& loop, Role role, std::unique_ptr<Children> children)
     : loop_(loop.get_executor()),
       children_(std::move(children)),
-      processes_(add_process_service(router_, loop_, *children_, settings_)),
+      processes_(add_process_service(router_, loop_, *children_, settings_, journal_)),
       filesystem_(add_filesystem_service(router_, loop_, settings_)),
       envd_(router_, settings_),
-      control_(loop_, role, *children_, settings_,
+      control_(loop_, role, *children_, settings_, journal_,
                [&loop, role] { role == Role::machine ? shut_down() : loop.stop(); }),
       envd_server_(loop_, [this](http::Exchange& exchange) { return envd_.serve(exchange); }),
       control_server_(loop_, [this](http::Exchange& exchange) { return control_.serve(exchange); }) {}

@@ -10,6 +10,7 @@
 #include "children.hpp"
 #include "control.hpp"
 #include "envd.hpp"
+#include "journal.hpp"
 #include "services.hpp"
 #include "supervisor.hpp"
 #include "vsock.hpp"
@@ -42,6 +43,7 @@ class Agent {
 
   asio::any_io_executor loop_;
   Settings settings_;
+  Journal journal_;
   std::unique_ptr<Children> children_;
   Router router_;
   std::shared_ptr<ProcessService> processes_;

@@ -6,6 +6,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <charconv>
 #include <cstdint>
 #include <cube/guest.hpp>
 #include <limits>
@@ -39,6 +40,16 @@ asio::awaitable<Result<JsonObject>> read_object(http::Exchange& exchange) {
   co_return JsonObject::parse(std::move(*body));
 }
 
+/// The first moment that is of interest, in nanoseconds; all of them without.
+Result<std::int64_t> since_of(std::string_view query) {
+  const std::string text = http::query_parameter(query, "since").value_or("0");
+  std::int64_t since = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), since);
+  if (error != std::errc{} || end != text.data() + text.size())
+    return make_error(ErrorCode::invalid_argument, "since must be the wall clock in nanoseconds");
+  return since;
+}
+
 std::string ready_json() {
   JsonWriter json;
   return json.begin_object().key("envdVersion").value(guest::envd_version).end_object().take();
@@ -51,11 +62,13 @@ asio::awaitable<void> reply_failure(http::Exchange& exchange, const Error& error
 }  // namespace
 
 Control::Control(asio::any_io_executor loop, Role role, Children& children, Settings& settings,
-                 std::function<void()> shut_down)
+                 const Journal& journal, std::function<void()> shut_down)
     : loop_(std::move(loop)),
       role_(role),
       children_(children),
       settings_(settings),
+      journal_(journal),
+      usage_(loop_),
       shut_down_(std::move(shut_down)) {}
 
 asio::awaitable<void> Control::serve(http::Exchange& exchange) {
@@ -81,6 +94,14 @@ asio::awaitable<void> Control::serve(http::Exchange& exchange) {
   } else if (route == "POST /settle") {
     co_await settle(loop_);
     co_await reply_empty(exchange, 204);
+  } else if (route == "GET /metrics") {
+    std::string usage = co_await usage_.json();
+    co_await reply_json(exchange, 200, std::move(usage));
+  } else if (route == "GET /journal") {
+    if (const auto since = since_of(head.query()); since)
+      co_await reply_json(exchange, 200, journal_.json(*since));
+    else
+      co_await reply_failure(exchange, since.error());
   } else if (route == "POST /shutdown") {
     co_await reply_empty(exchange, 202);
     shut_down_();

@@ -5,7 +5,9 @@
 #include <functional>
 
 #include "children.hpp"
+#include "journal.hpp"
 #include "settings.hpp"
+#include "usage.hpp"
 
 namespace cube::agent {
 
@@ -18,7 +20,7 @@ class Control {
  public:
   /// `shut_down` is called after POST /shutdown was answered.
   Control(asio::any_io_executor loop, Role role, Children& children, Settings& settings,
-          std::function<void()> shut_down);
+          const Journal& journal, std::function<void()> shut_down);
 
   asio::awaitable<void> serve(http::Exchange& exchange);
 
@@ -31,6 +33,8 @@ class Control {
   Role role_;
   Children& children_;
   Settings& settings_;
+  const Journal& journal_;
+  Usage usage_;
   std::function<void()> shut_down_;
 };
 

@@ -4,6 +4,7 @@
 #include <deque>
 
 #include "environment.hpp"
+#include "journal.hpp"
 #include "process.hpp"
 #include "services.hpp"
 
@@ -15,6 +16,7 @@ using Clock = std::chrono::steady_clock;
 /// A client that reconnects just after the end still learns of it.
 constexpr auto finished_lifetime = std::chrono::seconds(30);
 constexpr std::size_t finished_limit = 1024;
+constexpr std::size_t longest_noted_command = 1024;
 
 struct FinishedProcess {
   std::int64_t pid;
@@ -32,6 +34,20 @@ bool matches(const ProcessSelector& selector, std::int64_t pid, std::string_view
 std::optional<Clock::time_point> deadline_of(const CallContext& context) {
   if (!context.timeout) return std::nullopt;
   return Clock::now() + *context.timeout;
+}
+
+/// What is told of a process in the journal. Not its environment, which is where secrets are.
+Journal::Fields note_of(const Program& program, const StartRequest& request) {
+  Journal::Fields note;
+  std::string& command = note["cmd"];
+  for (const std::string& argument : program.arguments) {
+    if (command.size() > longest_noted_command) break;
+    command.append(command.empty() ? "" : " ").append(argument, 0, longest_noted_command);
+  }
+  note["cwd"] = program.directory;
+  note["user"] = program.user.name;
+  note["tag"] = request.tag;
+  return note;
 }
 
 /// Forwards a subscription to a client until the last event.
@@ -63,8 +79,8 @@ asio::awaitable<Result<void>> deliver(std::shared_ptr<Subscription> subscription
 
 class ProcessService : public std::enable_shared_from_this<ProcessService> {
  public:
-  ProcessService(asio::any_io_executor loop, Children& children, const Settings& settings)
-      : loop_(std::move(loop)), children_(children), settings_(settings) {}
+  ProcessService(asio::any_io_executor loop, Children& children, const Settings& settings, Journal& journal)
+      : loop_(std::move(loop)), children_(children), settings_(settings), journal_(journal) {}
   ~ProcessService() {
     for (const auto& [pid, process] : running_) process->signal(SIGKILL);
   }
@@ -92,6 +108,7 @@ class ProcessService : public std::enable_shared_from_this<ProcessService> {
   asio::any_io_executor loop_;
   Children& children_;
   const Settings& settings_;
+  Journal& journal_;
   std::map<std::int64_t, std::shared_ptr<Process>> running_;
   std::deque<FinishedProcess> finished_;  ///< oldest first
 };
@@ -118,12 +135,19 @@ asio::awaitable<Result<void>> ProcessService::start(CallContext context, JsonObj
   if (!parsed) co_return std::move(parsed).error();
   auto program = program_for(context, parsed->config);
   if (!program) co_return std::move(program).error();
+  Journal::Fields note = note_of(*program, *parsed);
   auto launched = co_await Process::launch(loop_, children_, std::move(*program), std::move(*parsed));
-  if (!launched) co_return std::move(launched).error();
+  if (!launched) {
+    note["error"] = launched.error().describe();
+    journal_.add("error", "process did not start", note);
+    co_return std::move(launched).error();
+  }
 
   const auto process = std::move(*launched);
   const std::int64_t pid = process->pid();
   running_[pid] = process;
+  note["pid"] = std::to_string(pid);
+  journal_.add("info", "process started", note);
   std::shared_ptr<Subscription> subscription = process->events().subscribe();
   process->begin(deadline, [service = weak_from_this(), ended = process.get()](int status) {
     if (const auto alive = service.lock()) alive->ended(*ended, status);
@@ -257,6 +281,11 @@ Result<std::shared_ptr<Process>> ProcessService::running(const JsonObject& reque
 }
 
 void ProcessService::ended(const Process& process, int status) {
+  Journal::Fields note;
+  note["pid"] = std::to_string(process.pid());
+  note["cmd"] = process.request().config.command;
+  note["status"] = describe_status(status);
+  journal_.add("info", "process ended", note);
   finished_.push_back({process.pid(), process.request().tag, status, Clock::now()});
   // The kernel may have given the id to a new process since this one was reaped: its output can end much
   // later.
@@ -298,8 +327,9 @@ void ProcessService::add_to(Router& router) {
 }
 
 std::shared_ptr<ProcessService> add_process_service(Router& router, asio::any_io_executor loop,
-                                                    Children& children, const Settings& settings) {
-  auto service = std::make_shared<ProcessService>(std::move(loop), children, settings);
+                                                    Children& children, const Settings& settings,
+                                                    Journal& journal) {
+  auto service = std::make_shared<ProcessService>(std::move(loop), children, settings, journal);
   service->add_to(router);
   return service;
 }

@@ -11,11 +11,13 @@
 namespace cube::agent {
 
 /// process.Process: programs run for users (List, Start, Connect, Update, StreamInput, SendInput, SendSignal,
-/// CloseStdin). The returned object owns every process it started.
+/// CloseStdin). The returned object owns every process it started, and notes their beginnings and ends.
 class ProcessService;
 class Children;
+class Journal;
 std::shared_ptr<ProcessService> add_process_service(Router& router, asio::any_io_executor loop,
-                                                    Children& children, const Settings& settings);
+                                                    Children& children, const Settings& settings,
+                                                    Journal& journal);
 
 /// filesystem.Filesystem: Stat, MakeDir, Move, ListDir, Remove, WatchDir, CreateWatcher, GetWatcherEvents,
 /// RemoveWatcher.

@@ -14,6 +14,12 @@
 //     boot and does
 //                     over several seconds; at most half a minute. For template builds: otherwise every clone
 //                     would go on with it. 204.
+//     GET  /metrics   200 {"cpu_count","cpu_used_pct","mem_total","mem_used","mem_cache","disk_total",
+//                     "disk_used"}: what the machine uses, in bytes. Takes a tenth of a second if nobody
+//                     asked for a minute.
+//     GET  /journal   ?since=NANOSECONDS; 200 {"entries":[{"unixTimeNs":"…","level":"info","message":"…",
+//                     "fields":{"pid":"…"}}]}: processes that users started and how they ended, at most
+//                     256 KiB, oldest first. It is guest memory: it goes where that goes.
 //     POST /shutdown  Ends every process, syncs, unmounts and resets the machine. 202 at once.
 //   tunnel_port    A connection begins with the TCP port as two bytes, little-endian; the agent connects to
 //   it on
@@ -24,6 +30,7 @@
 // The agent asks nothing of the host: connections go from the daemon to the guest only.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <map>
 #include <optional>
@@ -36,6 +43,9 @@ inline constexpr std::uint32_t control_port = 1024;
 inline constexpr std::uint32_t tunnel_port = 1025;
 inline constexpr std::uint32_t envd_port = 49983;
 inline constexpr std::uint16_t code_interpreter_port = 49999;
+
+/// The entries that GET /journal answers with, in bytes.
+inline constexpr std::size_t journal_bytes = 256 << 10;
 
 /// What of E2B's envd the agent is at least equal to.
 inline constexpr std::string_view envd_version = "0.6.13";

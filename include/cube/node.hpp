@@ -22,7 +22,9 @@
 #include <vector>
 
 #include "node/admission.hpp"
+#include "node/event_log.hpp"
 #include "node/guest_client.hpp"
+#include "node/metrics.hpp"
 #include "node/store.hpp"
 
 namespace cube::node {
@@ -65,6 +67,7 @@ struct SandboxInfo {
   bool auto_pause_memory = true;
   bool auto_resume = false;
   bool paused_with_memory = true;  ///< of a paused one: false if resuming boots it
+  bool agent_silent = false;       ///< of a paused one: its agent did not answer when it was resumed last
 
   /// Another number, another machine: it counts resumes and rollbacks. Connections into the one before are
   /// dead, even if nobody has noticed yet.
@@ -124,13 +127,21 @@ class Sandboxes {
   /// Every running or paused sandbox, newest first; ties by id.
   virtual std::vector<SandboxInfo> list() const = 0;
 
+  struct ResumeOptions {
+    std::chrono::seconds timeout{300};
+
+    /// False: it boots from its disk, also if memory was kept. What its programs had not written to the disk
+    /// is lost then, as in a power cut.
+    bool with_memory = true;
+  };
+
   /// Makes the deadline of a running sandbox at least now + timeout; a paused one is resumed with that
   /// deadline. `resumed` tells which.
   struct Connected {
     SandboxInfo info;
     bool resumed = false;
   };
-  virtual asio::awaitable<Result<Connected>> connect(std::string id, std::chrono::seconds timeout) = 0;
+  virtual asio::awaitable<Result<Connected>> connect(std::string id, ResumeOptions options) = 0;
 
   /// Memory (or, without, the file systems alone) and disk go to disk, the machine goes. Returns when that is
   /// durable. `conflict` unless it runs; after any other error it runs on.
@@ -141,7 +152,7 @@ class Sandboxes {
   virtual asio::awaitable<Result<void>> pause(std::string id, PauseOptions options) = 0;
 
   /// `conflict` unless it is paused; after any other error it still is.
-  virtual asio::awaitable<Result<SandboxInfo>> resume(std::string id, std::chrono::seconds timeout) = 0;
+  virtual asio::awaitable<Result<SandboxInfo>> resume(std::string id, ResumeOptions options) = 0;
 
   /// Keeps the sandbox as it is now; it goes on. A name is taken from the checkpoint that had it.
   /// Without memory, what is cloned from it is booted.
@@ -170,6 +181,19 @@ class Sandboxes {
   /// Resumes a paused sandbox that asked for it. `not_found`: no such running sandbox; `unavailable`: nothing
   /// listens on the port.
   virtual asio::awaitable<Result<std::unique_ptr<Stream>>> open_port(std::string id, std::uint16_t port) = 0;
+
+  /// Samples of these seconds, both included, oldest first. If they reach to the present, and the last sample
+  /// is older than MetricHistory::sample_interval, the guest is asked for one; if it does not answer soon
+  /// there is none. A paused sandbox keeps what it has until the daemon ends.
+  virtual asio::awaitable<Result<std::vector<Metric>>> metrics(std::string id, TimePoint first,
+                                                               TimePoint last) = 0;
+
+  /// The newest sample of each; of unknown ones, and of those that have none, nothing.
+  virtual asio::awaitable<std::map<std::string, Metric>> latest_metrics(std::vector<std::string> ids) = 0;
+
+  /// What happened to it from `first` on, and inside, oldest first. What happened inside is in the guest's
+  /// memory: of a paused sandbox it is not there; that a running guest does not tell is an entry of its own.
+  virtual asio::awaitable<Result<std::vector<LogEntry>>> logs(std::string id, TimePoint first) = 0;
 
   virtual Checkpoints& checkpoints() = 0;
 

@@ -10,6 +10,7 @@ using Answering = asio::awaitable<std::optional<Answer>>;
 Answering get_health(const Context&, Call&);
 Answering list_teams(const Context&, Call&);
 Answering get_status(const Context&, Call&);
+Answering get_openapi(const Context&, Call&);
 
 // sandboxes.cpp
 Answering create_sandbox_v1(const Context&, Call&);
@@ -25,6 +26,12 @@ Answering refresh_sandbox(const Context&, Call&);
 Answering pause_sandbox(const Context&, Call&);
 Answering resume_sandbox(const Context&, Call&);
 
+// observation.cpp
+Answering get_sandbox_metrics(const Context&, Call&);
+Answering get_latest_metrics(const Context&, Call&);
+Answering get_sandbox_logs_v1(const Context&, Call&);
+Answering get_sandbox_logs_v2(const Context&, Call&);
+
 // checkpoints.cpp; E2B calls them snapshots
 Answering take_snapshot(const Context&, Call&);
 Answering list_snapshots(const Context&, Call&);
@@ -32,9 +39,12 @@ Answering fork_sandbox(const Context&, Call&);
 Answering rollback_sandbox(const Context&, Call&);
 
 // templates.cpp
-Answering list_templates(const Context&, Call&);
+Answering list_templates_v1(const Context&, Call&);
+Answering list_templates_v2(const Context&, Call&);
 Answering get_template(const Context&, Call&);
 Answering remove_template(const Context&, Call&);
+Answering update_template(const Context&, Call&);
+Answering list_template_tags(const Context&, Call&);
 Answering find_template_alias(const Context&, Call&);
 
 // template_images.cpp

@@ -77,7 +77,8 @@ asio::awaitable<void> handle(std::shared_ptr<const Context> context, http::Excha
 }  // namespace
 
 http::Handler make_handler(Settings settings, node::Sandboxes& sandboxes, templates::Templates& templates) {
-  const auto context = std::make_shared<const Context>(Context{std::move(settings), sandboxes, templates});
+  const auto context = std::make_shared<const Context>(
+      Context{std::move(settings), sandboxes, templates, std::make_shared<IdempotencyKeys>()});
   return [context](http::Exchange& exchange) { return handle(context, exchange); };
 }
 

@@ -1,32 +1,14 @@
 #include "api/list_query.hpp"
 
 #include <algorithm>
-#include <charconv>
-#include <cube/http.hpp>
 #include <limits>
+
+#include "api/query_parameters.hpp"
 
 namespace cube::api {
 namespace {
 
-constexpr std::size_t largest_limit = 100;
-
-Error parameter_error(std::string_view name, std::string_view what) {
-  return make_error(ErrorCode::invalid_argument,
-                    "validation error: parameter '" + std::string(name) + "' " + std::string(what));
-}
-
-// One layer of query encoding: '+' is a space.
-std::optional<std::string> unescape(std::string_view text) {
-  std::string spaced(text);
-  std::ranges::replace(spaced, '+', ' ');
-  return http::percent_decode(spaced);
-}
-
-std::string_view take_until(std::string_view& rest, char separator) {
-  const std::string_view item = rest.substr(0, rest.find(separator));
-  rest.remove_prefix(std::min(rest.size(), item.size() + 1));
-  return item;
-}
+constexpr std::int64_t largest_limit = 100;
 
 // SDKs encode names and values, join them, encode the whole, and their HTTP client encodes once more. That
 // last layer is gone here.
@@ -61,9 +43,9 @@ Result<void> read_states(std::string_view text, ListQuery& query) {
 }
 
 Result<void> read_limit(std::string_view text, std::size_t& limit) {
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), limit);
-  if (error != std::errc{} || end != text.data() + text.size() || limit < 1 || limit > largest_limit)
-    return parameter_error("limit", "must be a number from 1 to 100");
+  std::int64_t number = 0;
+  CUBE_TRY(read_number("limit", text, {1, largest_limit}, number));
+  limit = static_cast<std::size_t>(number);
   return {};
 }
 
@@ -91,25 +73,10 @@ Result<void> read_parameter(std::string_view name, std::string_view value, ListQ
   return {};
 }
 
-using Parameters = std::map<std::string, std::string>;
-
-Result<Parameters> split(std::string_view query) {
-  Parameters parameters;
-  while (!query.empty()) {
-    const std::string_view pair = take_until(query, '&');
-    const std::size_t equals = std::min(pair.find('='), pair.size());
-    auto name = unescape(pair.substr(0, equals));
-    auto value = unescape(pair.substr(std::min(equals + 1, pair.size())));
-    if (!name || !value) return make_error(ErrorCode::invalid_argument, "validation error: malformed query");
-    parameters.emplace(std::move(*name), std::move(*value));  // the first of a name counts
-  }
-  return parameters;
-}
-
 bool matches(const node::SandboxInfo& info, const ListQuery& query) {
   const bool paused = info.state == node::SandboxState::paused;
   if (paused ? !query.paused : !query.running) return false;
-  if (query.started_after && info.started_at <= *query.started_after) return false;
+  if (query.started_after && info.started_at < *query.started_after) return false;
   if (!query.template_ref.empty() && info.template_id != query.template_ref &&
       info.template_name != query.template_ref)
     return false;
@@ -184,7 +151,7 @@ Result<Cursor> parse_cursor(std::string_view token) {
 }
 
 Result<ListQuery> parse_list_query(std::string_view text) {
-  auto parameters = split(text);
+  auto parameters = read_parameters(text);
   if (!parameters.ok()) return parameters.error();
   ListQuery query;
   for (const auto& [name, value] : *parameters) CUBE_TRY(read_parameter(name, value, query));
@@ -198,7 +165,7 @@ Result<ListQuery> parse_list_query(std::string_view text) {
 }
 
 Result<ListQuery> parse_first_list_query(std::string_view text) {
-  auto parameters = split(text);
+  auto parameters = read_parameters(text);
   if (!parameters.ok()) return parameters.error();
   ListQuery query;
   query.paused = false;
@@ -226,8 +193,43 @@ Page select_page(std::vector<node::SandboxInfo> sandboxes, const ListQuery& quer
   return page;
 }
 
+Result<PageQuery> parse_page_query(std::string_view text) {
+  auto parameters = read_parameters(text);
+  if (!parameters.ok()) return parameters.error();
+  PageQuery query;
+  for (const auto& [name, value] : *parameters) {
+    if (value.empty()) continue;
+    if (name == "limit") CUBE_TRY(read_limit(value, query.limit));
+    if (name != "nextToken") continue;
+    auto cursor = parse_cursor(value);
+    if (!cursor.ok()) return cursor.error();
+    query.after = std::move(*cursor);
+  }
+  return query;
+}
+
+TemplatePage select_page(std::vector<templates::TemplateInfo> infos, const PageQuery& query) {
+  const auto before = [](const auto& a, const auto& b) {
+    return a.created_at != b.created_at ? a.created_at > b.created_at : a.id < b.id;
+  };
+  if (query.after) {
+    templates::TemplateInfo last;
+    last.created_at = query.after->started_at;
+    last.id = query.after->id;
+    std::erase_if(infos, [&](const auto& info) { return !before(last, info); });
+  }
+  std::ranges::sort(infos, before);
+  TemplatePage page;
+  if (infos.size() > query.limit) {
+    infos.resize(query.limit);
+    page.next_token = write_cursor({infos.back().created_at, infos.back().id, false});
+  }
+  page.templates = std::move(infos);
+  return page;
+}
+
 Result<SnapshotQuery> parse_snapshot_query(std::string_view text) {
-  auto parameters = split(text);
+  auto parameters = read_parameters(text);
   if (!parameters.ok()) return parameters.error();
   SnapshotQuery query;
   for (const auto& [name, value] : *parameters) {

@@ -1,8 +1,10 @@
-// The queries of GET /v2/sandboxes and GET /snapshots: filters, order, and paging with an opaque cursor.
+// The queries of GET /v2/sandboxes, /snapshots and /v2/templates: filters, order, and paging with an opaque
+// cursor.
 #pragma once
 
 #include <cube/core.hpp>
 #include <cube/node.hpp>
+#include <cube/template.hpp>
 #include <map>
 #include <optional>
 #include <string>
@@ -13,7 +15,8 @@
 
 namespace cube::api {
 
-/// The last item of the page before; `started_at` of a snapshot is when it was taken.
+/// The last item of the page before; `started_at` of a snapshot is when it was taken, of a template when it
+/// was built.
 struct Cursor {
   TimePoint started_at;
   std::string id;
@@ -24,9 +27,9 @@ struct ListQuery {
   std::map<std::string, std::string> metadata;  ///< all of them must match
   bool running = true;
   bool paused = true;
-  bool ascending = false;  ///< by start
-  std::optional<TimePoint> started_after;
-  std::string template_ref;  ///< id or name; empty: any
+  bool ascending = false;                  ///< by start
+  std::optional<TimePoint> started_after;  ///< or at the same time
+  std::string template_ref;                ///< id or name; empty: any
   std::size_t limit = 100;
   std::optional<Cursor> after;
 };
@@ -59,6 +62,19 @@ struct SnapshotPage {
   std::string next_token;
 };
 SnapshotPage select_page(std::vector<node::CheckpointInfo> newest_first, const SnapshotQuery& query);
+
+/// The query of GET /v2/templates, newest first.
+struct PageQuery {
+  std::size_t limit = 100;
+  std::optional<Cursor> after;
+};
+Result<PageQuery> parse_page_query(std::string_view query);
+
+struct TemplatePage {
+  std::vector<templates::TemplateInfo> templates;
+  std::string next_token;
+};
+TemplatePage select_page(std::vector<templates::TemplateInfo> templates, const PageQuery& query);
 
 std::string write_cursor(const Cursor& cursor);
 Result<Cursor> parse_cursor(std::string_view token);

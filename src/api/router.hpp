@@ -6,6 +6,7 @@
 
 #include <asio/awaitable.hpp>
 #include <cube/api.hpp>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -13,6 +14,7 @@
 #include <vector>
 
 #include "api/answer.hpp"
+#include "api/idempotency.hpp"
 
 namespace cube::api {
 
@@ -20,6 +22,7 @@ struct Context {
   Settings settings;
   node::Sandboxes& sandboxes;
   templates::Templates& templates;
+  std::shared_ptr<IdempotencyKeys> idempotency_keys;
 };
 
 /// One request, routed.

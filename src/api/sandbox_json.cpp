@@ -29,6 +29,7 @@ void write_status(JsonWriter& json, const node::SandboxInfo& info) {
   for (const auto& [name, value] : info.metadata) json.key(name).value(value);
   json.end_object();
   json.key("volumeMounts").begin_array().end_array();
+  if (info.agent_silent) json.key("envdUnresponsiveAtPause").value(true);
 }
 
 }  // namespace

@@ -110,14 +110,21 @@ Result<std::chrono::seconds> timeout_or(std::optional<std::int64_t> timeout, std
   return std::chrono::seconds(seconds);
 }
 
-/// "memory" of connect and resume: a sandbox that was paused with its memory comes back with it.
-Result<void> read_resume_memory(std::string_view name, JsonValue value) {
-  if (name != "memory") return refuse_unknown(value, name);
+struct ResumeFields {
+  std::optional<std::int64_t> timeout;
   std::optional<bool> memory;
-  CUBE_TRY(read_field(value, name, memory));
-  if (memory.value_or(true)) return {};
-  return make_error(ErrorCode::unimplemented,
-                    "'memory': false is not supported by this server yet; leave it out");
+};
+
+Result<void> read_resume_field(std::string_view name, JsonValue value, ResumeFields& fields) {
+  if (name == "timeout") return read_field(value, name, fields.timeout);
+  if (name == "memory") return read_field(value, name, fields.memory);
+  return refuse_unknown(value, name);
+}
+
+Result<node::Sandboxes::ResumeOptions> resume_options(const ResumeFields& fields, Generation generation) {
+  const auto timeout = timeout_or(fields.timeout, default_timeout(generation));
+  if (!timeout.ok()) return timeout.error();
+  return node::Sandboxes::ResumeOptions{*timeout, fields.memory.value_or(true)};
 }
 
 }  // namespace
@@ -143,21 +150,22 @@ Result<node::CreateRequest> parse_create(std::string_view body, Generation gener
   return std::move(fields.request);
 }
 
-Result<std::chrono::seconds> parse_connect(std::string_view body, Generation generation) {
-  const auto timeout = parse_integer_body(body, "timeout", read_resume_memory);
-  if (!timeout.ok()) return timeout.error();
-  return timeout_or(*timeout, default_timeout(generation));
+Result<node::Sandboxes::ResumeOptions> parse_connect(std::string_view body, Generation generation) {
+  ResumeFields fields;
+  CUBE_TRY(for_each_member(
+      body, [&](std::string_view name, JsonValue value) { return read_resume_field(name, value, fields); }));
+  return resume_options(fields, generation);
 }
 
-Result<std::chrono::seconds> parse_resume(std::string_view body) {
-  const auto timeout =
-      parse_integer_body(body, "timeout", [](std::string_view name, JsonValue value) -> Result<void> {
-        // Whether it pauses by itself was decided when it was created.
-        std::optional<bool> ignored;
-        return name == "autoPause" ? read_field(value, name, ignored) : read_resume_memory(name, value);
-      });
-  if (!timeout.ok()) return timeout.error();
-  return timeout_or(*timeout, default_timeout(Generation::v1));
+Result<node::Sandboxes::ResumeOptions> parse_resume(std::string_view body) {
+  ResumeFields fields;
+  CUBE_TRY(for_each_member(body, [&](std::string_view name, JsonValue value) -> Result<void> {
+    if (name != "autoPause") return read_resume_field(name, value, fields);
+    // Whether it pauses by itself was decided when it was created.
+    std::optional<bool> ignored;
+    return read_field(value, name, ignored);
+  }));
+  return resume_options(fields, Generation::v1);
 }
 
 Result<node::Sandboxes::PauseOptions> parse_pause(std::string_view body) {

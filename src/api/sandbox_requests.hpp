@@ -17,7 +17,7 @@ Result<node::CreateRequest> parse_create(std::string_view body, Generation gener
 
 /// The body may be empty, as may that of each of these but rollback's.
 Result<node::Sandboxes::PauseOptions> parse_pause(std::string_view body);
-Result<std::chrono::seconds> parse_resume(std::string_view body);
+Result<node::Sandboxes::ResumeOptions> parse_resume(std::string_view body);
 
 struct SnapshotRequest {
   std::string name;  ///< empty: none
@@ -35,7 +35,7 @@ Result<ForkRequest> parse_fork(std::string_view body);
 Result<std::string> parse_rollback(std::string_view body);
 
 /// The body may be empty.
-Result<std::chrono::seconds> parse_connect(std::string_view body, Generation generation);
+Result<node::Sandboxes::ResumeOptions> parse_connect(std::string_view body, Generation generation);
 
 /// Zero or less becomes zero: expire now.
 Result<std::chrono::seconds> parse_timeout(std::string_view body);

@@ -25,8 +25,6 @@ Answer sandbox_problem(const std::string& id, const Error& error) {
 namespace {
 
 Answering create_sandbox(const Context& context, Call& call, Generation generation) {
-  if (call.exchange.request().headers.get("Idempotency-Key"))
-    co_return problem(501, "the Idempotency-Key header is not supported by this server yet; leave it out");
   auto request = parse_create(call.body, generation);
   if (!request.ok()) co_return problem_of(request.error());
   const std::string reference = request->template_ref;
@@ -36,13 +34,23 @@ Answering create_sandbox(const Context& context, Call& call, Generation generati
   co_return create_problem_of(created.error());
 }
 
+/// A guest whose agent is silent as it was kept may come up if it is booted.
+Answer resume_problem(const Context& context, const std::string& id, const Error& error) {
+  const auto info = context.sandboxes.get(id);
+  if (!info.ok() || !info->agent_silent) return sandbox_problem(id, error);
+  return problem(409,
+                 "the agent of sandbox '" + id +
+                     "' does not answer; with \"memory\": false the sandbox is booted from its disk",
+                 "sandbox_snapshot_guest_agent_unresponsive");
+}
+
 Answering connect_sandbox(const Context& context, Call& call, Generation generation) {
   auto id = sandbox_id_of(call);
   if (!id.ok()) co_return problem_of(id.error());
-  const auto timeout = parse_connect(call.body, generation);
-  if (!timeout.ok()) co_return problem_of(timeout.error());
-  const auto connected = co_await context.sandboxes.connect(*id, *timeout);
-  if (!connected.ok()) co_return sandbox_problem(*id, connected.error());
+  const auto options = parse_connect(call.body, generation);
+  if (!options.ok()) co_return problem_of(options.error());
+  const auto connected = co_await context.sandboxes.connect(*id, *options);
+  if (!connected.ok()) co_return resume_problem(context, *id, connected.error());
   co_return json_answer(connected->resumed ? 201 : 200,
                         sandbox_json(connected->info, context.settings.domain));
 }
@@ -60,10 +68,20 @@ Answer page_answer(const Page& page) {
 }  // namespace
 
 Answering create_sandbox_v1(const Context& context, Call& call) {
-  return create_sandbox(context, call, Generation::v1);
+  if (call.exchange.request().headers.get("Idempotency-Key"))
+    co_return problem(501, "the Idempotency-Key header goes with POST /v2/sandboxes only; leave it out");
+  co_return co_await create_sandbox(context, call, Generation::v1);
 }
+
 Answering create_sandbox_v2(const Context& context, Call& call) {
-  return create_sandbox(context, call, Generation::v2);
+  const auto key = call.exchange.request().headers.get("Idempotency-Key");
+  if (!key) co_return co_await create_sandbox(context, call, Generation::v2);
+  auto begun = context.idempotency_keys->begin(*key, call.body, std::chrono::steady_clock::now());
+  if (auto* answered = std::get_if<Answer>(&begun)) co_return std::move(*answered);
+  auto& attempt = std::get<IdempotencyKeys::Attempt>(begun);
+  auto answer = co_await create_sandbox(context, call, Generation::v2);
+  if (answer->status == 201) attempt.keep(*answer, std::chrono::steady_clock::now());
+  co_return answer;
 }
 Answering connect_sandbox_v1(const Context& context, Call& call) {
   return connect_sandbox(context, call, Generation::v1);
@@ -140,10 +158,10 @@ Answering pause_sandbox(const Context& context, Call& call) {
 Answering resume_sandbox(const Context& context, Call& call) {
   const auto id = sandbox_id_of(call);
   if (!id.ok()) co_return problem_of(id.error());
-  const auto timeout = parse_resume(call.body);
-  if (!timeout.ok()) co_return problem_of(timeout.error());
-  const auto resumed = co_await context.sandboxes.resume(*id, *timeout);
-  if (!resumed.ok()) co_return sandbox_problem(*id, resumed.error());
+  const auto options = parse_resume(call.body);
+  if (!options.ok()) co_return problem_of(options.error());
+  const auto resumed = co_await context.sandboxes.resume(*id, *options);
+  if (!resumed.ok()) co_return resume_problem(context, *id, resumed.error());
   co_return json_answer(201, sandbox_json(*resumed, context.settings.domain));
 }
 

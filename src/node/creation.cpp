@@ -15,6 +15,14 @@ namespace {
 constexpr milliseconds refill_delay{250};
 constexpr milliseconds longest_wait_for_memory{2'000};
 
+void note_creation(Sandbox& sandbox, const CloneSource& source) {
+  EventLog::Fields fields;
+  fields["templateID"] = source.template_id;
+  if (!source.template_name.empty()) fields["template"] = source.template_name;
+  if (!source.checkpoint_id.empty()) fields["snapshotID"] = source.checkpoint_id;
+  sandbox.events.add(LogLevel::info, "sandbox created", std::move(fields));
+}
+
 /// Counts requests in progress.
 class InProgress {
  public:
@@ -65,6 +73,7 @@ awaitable<Result<SandboxInfo>> SandboxesImpl::create(CreateRequest request) {
     bury(sandbox);
     co_return up.error();
   }
+  note_creation(*sandbox, *source);
   if (settings_.on_created) settings_.on_created(*source);
   if (!warm) warm_.want_more(*source);
   refill_warm_pool_later();

@@ -16,7 +16,7 @@ namespace {
 using std::chrono::milliseconds;
 using SteadyClock = std::chrono::steady_clock;
 
-constexpr std::size_t answer_limit = 256 << 10;
+constexpr std::size_t journal_limit = guest::journal_bytes + (64 << 10);
 constexpr milliseconds retry_pause{20};
 
 /// Does something when its time is up, unless it is destroyed before.
@@ -80,7 +80,7 @@ std::string to_json(const guest::InitRequest& request) {
 }  // namespace
 
 asio::awaitable<Result<std::string>> GuestClient::call(std::string method, std::string path, std::string body,
-                                                       milliseconds timeout) {
+                                                       milliseconds timeout, std::size_t answer_limit) {
   const auto started = SteadyClock::now();
   auto stream = co_await machine_->connect(guest::control_port, timeout);
   if (!stream) co_return std::move(stream).error();
@@ -141,6 +141,21 @@ asio::awaitable<Result<void>> GuestClient::sync(milliseconds timeout) {
   const auto answer = co_await call("POST", "/sync", "{}", timeout);
   if (!answer.ok()) co_return answer.error();
   co_return Result<void>{};
+}
+
+asio::awaitable<Result<Metric>> GuestClient::metrics(milliseconds timeout) {
+  const auto answer = co_await call("GET", "/metrics", "", timeout);
+  if (!answer.ok()) co_return answer.error();
+  co_return parse_metric(*answer);
+}
+
+asio::awaitable<Result<std::vector<LogEntry>>> GuestClient::journal(
+    std::chrono::system_clock::time_point since, milliseconds timeout) {
+  const auto unix_ns = std::chrono::duration_cast<std::chrono::nanoseconds>(since.time_since_epoch());
+  std::string path = "/journal?since=" + std::to_string(unix_ns.count());
+  const auto answer = co_await call("GET", std::move(path), "", timeout, journal_limit);
+  if (!answer.ok()) co_return answer.error();
+  co_return parse_journal(*answer);
 }
 
 asio::awaitable<Result<void>> GuestClient::settle(milliseconds timeout) {

@@ -9,6 +9,10 @@
 #include <cube/vmm.hpp>
 #include <memory>
 #include <string>
+#include <vector>
+
+#include "node/event_log.hpp"
+#include "node/metrics.hpp"
 
 namespace cube::node {
 
@@ -30,6 +34,13 @@ class GuestClient {
 
   asio::awaitable<Result<void>> sync(std::chrono::milliseconds timeout);
 
+  /// What its machine uses now.
+  asio::awaitable<Result<Metric>> metrics(std::chrono::milliseconds timeout);
+
+  /// What its agent noted from then on.
+  asio::awaitable<Result<std::vector<LogEntry>>> journal(std::chrono::system_clock::time_point since,
+                                                         std::chrono::milliseconds timeout);
+
   /// Returns when a booted guest has come to rest (cube/guest.hpp).
   asio::awaitable<Result<void>> settle(std::chrono::milliseconds timeout);
 
@@ -39,7 +50,8 @@ class GuestClient {
 
  private:
   asio::awaitable<Result<std::string>> call(std::string method, std::string path, std::string body,
-                                            std::chrono::milliseconds timeout);
+                                            std::chrono::milliseconds timeout,
+                                            std::size_t answer_limit = 256 << 10);
 
   std::shared_ptr<vmm::Machine> machine_;
 };

@@ -30,6 +30,20 @@ Error cannot_resume(const std::string& id, const Error& damage) {
                                      damage.message);
 }
 
+/// The same without its memory: what a machine is booted from.
+Result<SnapshotPtr> without_memory(const SnapshotPtr& snapshot) {
+  const auto disk = snapshot->open_disk();
+  if (!disk) return disk.error();
+  return snapshot::capture_disk(snapshot, **disk);
+}
+
+/// In the logs of both.
+void note_fork(Sandbox& parent, Sandbox& child) {
+  parent.events.add(LogLevel::info, "sandbox forked", {{"fork", child.info.id}});
+  child.events.add(LogLevel::info, "sandbox created",
+                   {{"fork of", parent.info.id}, {"templateID", child.info.template_id}});
+}
+
 /// On a worker: the machine is paused and on disk, or runs on and nothing is left behind.
 Result<SnapshotPtr> take_to_disk(const Running& running, const SnapshotPtr& before, bool with_memory,
                                  const std::string& directory) {
@@ -69,6 +83,7 @@ awaitable<Result<void>> SandboxesImpl::pause(std::string id, PauseOptions option
       arm_deadline(sandbox);
     }
   }
+  sandbox->events.add(LogLevel::error, "sandbox could not be paused: " + paused.error().message);
   co_return paused;
 }
 
@@ -116,59 +131,74 @@ awaitable<Result<void>> SandboxesImpl::pause_running(SandboxPtr sandbox, PauseOp
   sandbox->snapshot = std::move(*captured);
   sandbox->merged.reset();
   retire(sandbox->running);
+  EventLog::Fields how;
+  how["memory"] = options.with_memory ? "kept" : "not kept";
+  sandbox->events.add(LogLevel::info, "sandbox paused", std::move(how));
   log(LogLevel::info, "node", "sandbox paused", {{"sandbox", id}, {"ms", ms_since(started)}});
   co_return Result<void>{};
 }
 
-awaitable<Result<SandboxInfo>> SandboxesImpl::resume(std::string id, seconds timeout) {
+awaitable<Result<SandboxInfo>> SandboxesImpl::resume(std::string id, ResumeOptions options) {
   const auto self = shared_from_this();
   const auto sandbox = find(id);
   if (!sandbox) co_return sandbox_not_found(id);
   if (sandbox->info.state != SandboxState::paused) co_return wrong_state(*sandbox, "paused");
-  const auto resumed = co_await make_running(sandbox, timeout);
+  const auto resumed = co_await make_running(sandbox, options);
   if (!resumed.ok()) co_return resumed.error();
   co_return sandbox->info;
 }
 
-awaitable<Result<Sandboxes::Connected>> SandboxesImpl::connect(std::string id, seconds timeout) {
+awaitable<Result<Sandboxes::Connected>> SandboxesImpl::connect(std::string id, ResumeOptions options) {
   const auto self = shared_from_this();
   const auto sandbox = find(id);
   if (!sandbox) co_return sandbox_not_found(id);
   if (sandbox->info.state == SandboxState::running) {
-    const auto extended = co_await extend(id, timeout);
+    const auto extended = co_await extend(id, options.timeout);
     if (!extended.ok()) co_return extended.error();
     co_return Connected{sandbox->info, false};
   }
-  const auto resumed = co_await make_running(sandbox, timeout);
+  const auto resumed = co_await make_running(sandbox, options);
   if (!resumed.ok()) co_return resumed.error();
   co_return Connected{sandbox->info, true};
 }
 
 /// Whatever else is done to it now comes first; then it runs, by this call or another.
-awaitable<Result<void>> SandboxesImpl::make_running(SandboxPtr sandbox, seconds timeout) {
+awaitable<Result<void>> SandboxesImpl::make_running(SandboxPtr sandbox, ResumeOptions options) {
   const auto self = shared_from_this();
   const auto turn = co_await sandbox->operation.lock();
   if (sandbox->info.state == SandboxState::running) co_return Result<void>{};
   if (sandbox->info.state != SandboxState::paused) co_return sandbox_not_found(sandbox->info.id);
   enter(*sandbox, SandboxState::resuming);
-  const auto resumed = co_await resume_paused(sandbox, timeout);
-  if (!resumed.ok() && sandbox->info.state == SandboxState::resuming) enter(*sandbox, SandboxState::paused);
+  const auto resumed = co_await resume_paused(sandbox, options);
+  if (!resumed.ok() && sandbox->info.state == SandboxState::resuming) {
+    enter(*sandbox, SandboxState::paused);
+    sandbox->events.add(LogLevel::error, "sandbox could not be resumed: " + resumed.error().message);
+  }
   co_return resumed;
 }
 
-awaitable<Result<void>> SandboxesImpl::resume_paused(SandboxPtr sandbox, seconds timeout) {
+awaitable<Result<void>> SandboxesImpl::resume_paused(SandboxPtr sandbox, ResumeOptions options) {
   const auto started = SteadyClock::now();
   const std::string id = sandbox->info.id;
   if (sandbox->damage) co_return cannot_resume(id, *sandbox->damage);
   auto reservation = co_await reserve(sandbox->snapshot->shape());
   if (!reservation) co_return std::move(reservation).error();
+  SnapshotPtr source = sandbox->snapshot;
+  if (!options.with_memory && source->has_memory()) {
+    auto disk_only = co_await run_on(executors_.workers, [&] { return without_memory(sandbox->snapshot); });
+    if (!disk_only) co_return std::move(disk_only).error();
+    source = std::move(*disk_only);
+  }
+  const bool with_memory = source->has_memory();
   Identity identity{false, std::nullopt};
-  if (!sandbox->snapshot->has_memory()) identity.env_vars = sandbox->env_vars;
-  auto running = co_await start(sandbox, sandbox->snapshot, std::move(*reservation), std::move(identity));
+  if (!with_memory) identity.env_vars = sandbox->env_vars;
+  auto running = co_await start(sandbox, source, std::move(*reservation), std::move(identity));
+  sandbox->info.agent_silent =
+      !running && with_memory && running.error().code == ErrorCode::deadline_exceeded;
   if (!running && running.error().code == ErrorCode::corrupt) co_return cannot_resume(id, running.error());
   if (!running) co_return std::move(running).error();
 
-  sandbox->timeout = std::min(timeout, longest_timeout);
+  sandbox->timeout = std::min(options.timeout, longest_timeout);
   sandbox->info.end_at = Clock::now() + sandbox->timeout;
   SandboxRow row = to_row(*sandbox);
   row.state = to_string(SandboxState::running);
@@ -191,7 +221,11 @@ awaitable<Result<void>> SandboxesImpl::resume_paused(SandboxPtr sandbox, seconds
     co_return saved.error();
   }
   sandbox->running = std::move(*running);
+  sandbox->snapshot = std::move(source);
   ++sandbox->info.incarnation;
+  EventLog::Fields how;
+  how["memory"] = with_memory ? "kept" : "new: booted from its disk";
+  sandbox->events.add(LogLevel::info, "sandbox resumed", std::move(how));
   enter(*sandbox, SandboxState::running);
   arm_deadline(sandbox);
   asio::co_spawn(executors_.loop, forget_pause(sandbox), asio::detached);
@@ -265,6 +299,10 @@ awaitable<Result<CheckpointInfo>> SandboxesImpl::checkpoint(std::string id, std:
     const auto noted = co_await run_on(executors_.workers, [&] { return store_.update_sandbox(row); });
     if (!noted.ok()) log(LogLevel::warning, "node", noted.error().describe(), {{"sandbox", id}});
   }
+  EventLog::Fields which;
+  which["snapshotID"] = added->id;
+  which["name"] = added->name;
+  sandbox->events.add(LogLevel::info, "snapshot taken", std::move(which));
   log(LogLevel::info, "node", "checkpoint taken",
       {{"sandbox", id}, {"checkpoint", added->id}, {"ms", ms_since(started)}});
   co_return std::move(*added);
@@ -308,6 +346,7 @@ awaitable<Result<std::vector<Result<SandboxInfo>>>> SandboxesImpl::fork(std::str
       bury(child);
       outcomes[index] = up.error();
     } else {
+      note_fork(*sandbox, *child);
       outcomes[index] = child->info;
     }
   };
@@ -347,6 +386,9 @@ awaitable<Result<SandboxInfo>> SandboxesImpl::rollback(std::string id, std::stri
   sandbox->checkpoint_id = checkpoint->id;
   sandbox->merged.reset();
   retire(*running);
+  EventLog::Fields which;
+  which["snapshotID"] = checkpoint->id;
+  sandbox->events.add(LogLevel::info, "sandbox rolled back", std::move(which));
   log(LogLevel::info, "node", "sandbox rolled back",
       {{"sandbox", id}, {"checkpoint", checkpoint->id}, {"ms", ms_since(started)}});
   co_return sandbox->info;

@@ -17,7 +17,7 @@ struct Running {
 };
 
 struct Sandbox {
-  explicit Sandbox(const asio::any_io_executor& loop) : operation(loop), deadline(loop) {}
+  explicit Sandbox(const asio::any_io_executor& loop) : operation(loop), sampling(loop), deadline(loop) {}
 
   SandboxInfo info;
   std::map<std::string, std::string> env_vars;
@@ -37,7 +37,11 @@ struct Sandbox {
 
   bool used = false;  ///< somebody has connected to it
 
+  MetricHistory metrics;
+  EventLog events;
+
   AsyncMutex operation;  ///< captures, pausing, resuming and rolling back take turns
+  AsyncMutex sampling;   ///< one question to the guest about what it uses is enough
   asio::steady_timer deadline;
 };
 using SandboxPtr = std::shared_ptr<Sandbox>;

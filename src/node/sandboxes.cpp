@@ -18,9 +18,17 @@ constexpr milliseconds dial_timeout{10'000};
 constexpr seconds housekeeping_interval{1};
 constexpr seconds first_use{1};
 constexpr int intervals_a_minute = 60;
+constexpr std::size_t guests_observed_at_once = 16;
 
 /// Traffic that resumes a sandbox is worth at least that much of its time.
 constexpr seconds least_resumed_timeout{300};
+
+void note_deadline(Sandbox& sandbox) {
+  const auto seconds_left = std::chrono::ceil<seconds>(sandbox.info.end_at - Clock::now());
+  EventLog::Fields fields;
+  fields["seconds"] = std::to_string(seconds_left.count());
+  sandbox.events.add_or_replace("deadline moved", std::move(fields));
+}
 
 /// Whether its paused snapshot counts: until it has been resumed.
 bool is_on_disk(const Sandbox& sandbox) {
@@ -71,6 +79,7 @@ SandboxesImpl::SandboxesImpl(vmm::Executors executors, Store& store,
                    }),
       shells_(settings_.kvm_fd, executors_.workers, settings_.shell_pool_limit),
       warm_(settings_.warm_pool_limit),
+      observing_(executors_.loop, guests_observed_at_once),
       coming_up_(executors_.loop, 2 * std::max(1u, std::thread::hardware_concurrency())),
       housekeeping_(executors_.loop),
       refill_(executors_.loop) {}
@@ -161,6 +170,7 @@ awaitable<Result<void>> SandboxesImpl::extend(std::string id, seconds duration) 
 
 awaitable<Result<void>> SandboxesImpl::move_deadline(SandboxPtr sandbox, TimePoint end) {
   sandbox->info.end_at = end;
+  note_deadline(*sandbox);
   if (sandbox->info.state == SandboxState::running) arm_deadline(sandbox);
   // Not over the row of one that is paused, resumed or killed at the same time: whoever does that writes it.
   const SandboxRow row = to_row(*sandbox);
@@ -209,7 +219,9 @@ awaitable<Result<std::unique_ptr<Stream>>> SandboxesImpl::open_port(std::string 
   if (!sandbox) co_return sandbox_not_found(id);
   if (sandbox->info.state != SandboxState::running) {
     if (!sandbox->info.auto_resume || !sandbox->info.paused_with_memory) co_return sandbox_not_found(id);
-    const auto resumed = co_await make_running(sandbox, std::max(sandbox->timeout, least_resumed_timeout));
+    ResumeOptions options;
+    options.timeout = std::max(sandbox->timeout, least_resumed_timeout);
+    const auto resumed = co_await make_running(sandbox, options);
     if (!resumed.ok()) co_return resumed.error();
   }
   if (!std::exchange(sandbox->used, true) && sandbox->snapshot->learning(snapshot::Snapshot::Phase::used))

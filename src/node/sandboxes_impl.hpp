@@ -1,5 +1,6 @@
 // The owner of every sandbox of this host. sandboxes.cpp has finding, deadlines and ending them, creation.cpp
-// how they come to be, live_operations.cpp what happens to them while they live.
+// how they come to be, live_operations.cpp what happens to them while they live, observation.cpp what can be
+// seen of them.
 #pragma once
 
 #include <asio/co_spawn.hpp>
@@ -35,9 +36,9 @@ class SandboxesImpl final : public Sandboxes, public std::enable_shared_from_thi
   awaitable<Result<SandboxInfo>> create(CreateRequest request) override;
   Result<SandboxInfo> get(std::string_view id) const override;
   std::vector<SandboxInfo> list() const override;
-  awaitable<Result<Connected>> connect(std::string id, std::chrono::seconds timeout) override;
+  awaitable<Result<Connected>> connect(std::string id, ResumeOptions options) override;
   awaitable<Result<void>> pause(std::string id, PauseOptions options) override;
-  awaitable<Result<SandboxInfo>> resume(std::string id, std::chrono::seconds timeout) override;
+  awaitable<Result<SandboxInfo>> resume(std::string id, ResumeOptions options) override;
   awaitable<Result<CheckpointInfo>> checkpoint(std::string id, std::string name, bool with_memory) override;
   awaitable<Result<std::vector<Result<SandboxInfo>>>> fork(std::string id, std::size_t count,
                                                            std::chrono::seconds timeout) override;
@@ -46,6 +47,9 @@ class SandboxesImpl final : public Sandboxes, public std::enable_shared_from_thi
   awaitable<Result<void>> extend(std::string id, std::chrono::seconds duration) override;
   awaitable<Result<void>> kill(std::string id) override;
   awaitable<Result<std::unique_ptr<Stream>>> open_port(std::string id, std::uint16_t port) override;
+  awaitable<Result<std::vector<Metric>>> metrics(std::string id, TimePoint first, TimePoint last) override;
+  awaitable<std::map<std::string, Metric>> latest_metrics(std::vector<std::string> ids) override;
+  awaitable<Result<std::vector<LogEntry>>> logs(std::string id, TimePoint first) override;
   Checkpoints& checkpoints() override { return checkpoints_; }
   Status status() const override;
   void shut_down() override;
@@ -90,12 +94,15 @@ class SandboxesImpl final : public Sandboxes, public std::enable_shared_from_thi
 
   // --- live_operations.cpp ---
   awaitable<Result<void>> pause_running(SandboxPtr sandbox, PauseOptions options);
-  awaitable<Result<void>> resume_paused(SandboxPtr sandbox, std::chrono::seconds timeout);
+  awaitable<Result<void>> resume_paused(SandboxPtr sandbox, ResumeOptions options);
   awaitable<void> forget_pause(SandboxPtr sandbox);
-  awaitable<Result<void>> make_running(SandboxPtr sandbox, std::chrono::seconds timeout);
+  awaitable<Result<void>> make_running(SandboxPtr sandbox, ResumeOptions options);
   awaitable<Result<snapshot::SnapshotPtr>> capture_running(SandboxPtr sandbox, bool with_memory);
   void merge_behind(const SandboxPtr& sandbox);
   awaitable<void> merge(SandboxPtr sandbox, snapshot::SnapshotPtr before);
+
+  // --- observation.cpp ---
+  awaitable<void> sample(SandboxPtr sandbox);
 
   vmm::Executors executors_;
   Store& store_;
@@ -106,6 +113,7 @@ class SandboxesImpl final : public Sandboxes, public std::enable_shared_from_thi
   CheckpointCatalogue checkpoints_;
   snapshot::ShellPool shells_;
   WarmPool warm_;
+  AsyncSemaphore observing_;  // guests that are asked for what they use or what happened in them
   AsyncSemaphore coming_up_;  // machines whose guests become themselves; more at once would only be slower
   asio::steady_timer housekeeping_;
   asio::steady_timer refill_;

@@ -1,10 +1,11 @@
 // What strangers send the API and the proxy before anything else is known of them: bodies, queries, hosts,
-// paths.
+// paths. And what guests tell of themselves.
 #include <cstdint>
 #include <string_view>
 
 #include "api/image_request.hpp"
 #include "api/list_query.hpp"
+#include "api/observation_query.hpp"
 #include "api/sandbox_requests.hpp"
 #include "api/time_text.hpp"
 #include "proxy/headers.hpp"
@@ -15,7 +16,7 @@ using namespace cube;
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   if (size == 0) return 0;
   const std::string text(reinterpret_cast<const char*>(data) + 1, size - 1);
-  switch (data[0] % 6) {
+  switch (data[0] % 8) {
     case 0: {
       const auto request = api::parse_create(text, api::Generation::v2);
       if (request.ok() && (request->timeout.count() <= 0 || request->timeout > node::longest_timeout))
@@ -44,6 +45,26 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
       if (!cursor.ok()) break;
       const auto again = api::parse_cursor(api::write_cursor(*cursor));
       if (!again.ok() || again->started_at != cursor->started_at || again->id != cursor->id) __builtin_trap();
+      break;
+    }
+    case 5: {
+      const auto metrics = api::parse_metrics_query(text);
+      if (metrics.ok() && metrics->first > metrics->last) __builtin_trap();
+      const auto ids = api::parse_sandbox_ids(text);
+      if (ids.ok() && (ids->empty() || ids->size() > 100)) __builtin_trap();
+      static_cast<void>(api::parse_first_logs_query(text).ok());
+      const auto logs = api::parse_logs_query(text);
+      if (logs.ok() && logs->limit > 1000) __builtin_trap();
+      break;
+    }
+    case 6: {
+      const auto metric = node::parse_metric(text);
+      if (metric.ok() && !(metric->cpu_used_percent >= 0 && metric->cpu_used_percent <= 100))
+        __builtin_trap();
+      const auto journal = node::parse_journal(text);
+      if (!journal.ok()) break;
+      for (const node::LogEntry& entry : *journal)
+        if (!api::parse_date(api::date_text(entry.at))) __builtin_trap();
       break;
     }
     default: {

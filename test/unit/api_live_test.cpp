@@ -130,11 +130,42 @@ TEST_CASE("resume is 201 with the sandbox, 409 when it runs") {
   for (const std::string body :
        {R"({"timeout":-1})", R"({"timeout":86401})", R"({"timeout":"5"})", "x", R"({"a":1})"})
     problem(fixture.call("POST", path_of(id, "resume"), body), 400);
-  CHECK(
-      contains(problem(fixture.call("POST", path_of(id, "resume"), R"({"memory":false})"), 501), "'memory'"));
   fixture.sandboxes.error = make_error(ErrorCode::resource_exhausted, "full");
   CHECK(at(fixture.call("POST", path_of(id, "resume")).body, "/error_code") ==
         R"("sandbox_capacity_unavailable")");
+}
+
+TEST_CASE("resuming without memory boots from the disk, in every generation") {
+  Fixture fixture;
+  const std::string id = fixture.create();
+  const std::string path = GENERATE(as<std::string>(), "/sandboxes/{}/connect", "/v2/sandboxes/{}/connect",
+                                    "/sandboxes/{}/resume");
+  const std::string target = std::string(path).replace(path.find("{}"), 2, id);
+  for (const auto& [body, memory] : std::map<std::string, bool>{
+           {R"({"memory":false})", false}, {R"({"memory":true})", true}, {R"({"memory":null})", true}}) {
+    REQUIRE(fixture.call("POST", path_of(id, "pause")).status == 204);
+    CHECK(fixture.call("POST", target, body).status == 201);
+    CHECK(fixture.sandboxes.last_with_memory == memory);
+    fixture.sandboxes.infos.front().state = node::SandboxState::running;
+  }
+  problem(fixture.call("POST", target, R"({"memory":1})"), 400);
+}
+
+TEST_CASE("a sandbox whose agent is silent as it was kept says so, and how to get it back") {
+  Fixture fixture;
+  const std::string id = fixture.create();
+  fixture.sandboxes.infos.front().state = node::SandboxState::paused;
+  CHECK(at(fixture.call("GET", "/sandboxes/" + id).body, "/envdUnresponsiveAtPause") == "(nothing)");
+  fixture.sandboxes.infos.front().agent_silent = true;
+  CHECK(at(fixture.call("GET", "/sandboxes/" + id).body, "/envdUnresponsiveAtPause") == "true");
+  CHECK(at(fixture.call("GET", "/v2/sandboxes").body, "/0/envdUnresponsiveAtPause") == "true");
+
+  fixture.sandboxes.error = make_error(ErrorCode::deadline_exceeded, "the guest does not answer in time");
+  for (const std::string call : {"connect", "resume"}) {
+    const auto refused = fixture.call("POST", path_of(id, call));
+    CHECK(contains(problem(refused, 409), "memory"));
+    CHECK(at(refused.body, "/error_code") == R"("sandbox_snapshot_guest_agent_unresponsive")");
+  }
 }
 
 TEST_CASE("a sandbox on its way between states is one that runs") {

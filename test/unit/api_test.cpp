@@ -139,10 +139,52 @@ TEST_CASE("create tells why there is no sandbox, and whether to try again") {
   CHECK_FALSE(contains(corrupt.body, "secret-path"));
 }
 
-TEST_CASE("an Idempotency-Key is refused rather than ignored") {
+TEST_CASE("an Idempotency-Key is refused rather than ignored where E2B has none") {
   Fixture fixture;
   http::Headers headers{{"X-API-Key", key}, {"Idempotency-Key", "a"}};
-  problem(fixture.send("POST", "/v2/sandboxes", R"({"templateID":"base"})", headers), 501);
+  problem(fixture.send("POST", "/sandboxes", R"({"templateID":"base"})", headers), 501);
+  CHECK_FALSE(fixture.sandboxes.last_create);
+}
+
+TEST_CASE("a create that is sent again with its Idempotency-Key makes no second sandbox") {
+  Fixture fixture;
+  const std::string body = R"({"templateID":"base","metadata":{"a":"1"}})";
+  const http::Headers first{{"X-API-Key", key}, {"Idempotency-Key", "key-1"}};
+  const http::Headers second{{"X-API-Key", key}, {"Idempotency-Key", "key-2"}};
+  const auto made = fixture.send("POST", "/v2/sandboxes", body, first);
+  REQUIRE(made.status == 201);
+  const auto again = fixture.send("POST", "/v2/sandboxes", body, first);
+  CHECK(again.status == 201);
+  CHECK(again.body == made.body);
+  CHECK(header(again, "Content-Type") == "application/json; charset=utf-8");
+  CHECK(fixture.sandboxes.infos.size() == 1);
+
+  const auto other = fixture.send("POST", "/v2/sandboxes", R"({"templateID":"base"})", first);
+  problem(other, 422);
+  CHECK(at(other.body, "/error_code") == R"("idempotency_request_mismatch")");
+  CHECK(fixture.sandboxes.infos.size() == 1);
+
+  CHECK(fixture.send("POST", "/v2/sandboxes", body, second).body != made.body);
+  CHECK(fixture.sandboxes.infos.size() == 2);
+}
+
+TEST_CASE("a create that failed may be tried again with the same Idempotency-Key") {
+  Fixture fixture;
+  const http::Headers headers{{"X-API-Key", key}, {"Idempotency-Key", "a"}};
+  fixture.sandboxes.error = make_error(ErrorCode::resource_exhausted, "full");
+  problem(fixture.send("POST", "/v2/sandboxes", R"({"templateID":"base"})", headers), 503);
+  fixture.sandboxes.error.reset();
+  CHECK(fixture.send("POST", "/v2/sandboxes", R"({"templateID":"base"})", headers).status == 201);
+}
+
+TEST_CASE("an Idempotency-Key has a shape") {
+  Fixture fixture;
+  for (const std::string& bad : {std::string("UPPER"), std::string("a b"), std::string(256, 'a')}) {
+    const http::Headers headers{{"X-API-Key", key}, {"Idempotency-Key", bad}};
+    CHECK(contains(problem(fixture.send("POST", "/v2/sandboxes", R"({"templateID":"base"})", headers), 400),
+                   "Idempotency-Key"));
+  }
+  CHECK_FALSE(fixture.sandboxes.last_create);
 }
 
 TEST_CASE("connect is 200 for a running sandbox and 201 for one it resumed") {
@@ -159,7 +201,9 @@ TEST_CASE("connect is 200 for a running sandbox and 201 for one it resumed") {
   CHECK(at(resumed.body, "/clientID") == R"("6532622b")");
 
   const std::string path = "/v2/sandboxes/" + id + "/connect";
-  CHECK(contains(problem(fixture.call("POST", path, R"({"memory":false})"), 501), "memory"));
+  CHECK(fixture.sandboxes.last_with_memory == true);
+  CHECK(fixture.call("POST", path, R"({"memory":false})").status == 201);
+  CHECK(fixture.sandboxes.last_with_memory == false);
   problem(fixture.call("POST", path, R"({"timeout":-1})"), 400);
   problem(fixture.call("POST", path, R"({"timeout":86401})"), 400);
   problem(fixture.call("POST", path, "nonsense"), 400);
@@ -282,7 +326,8 @@ TEST_CASE("lists filter by state, template and start") {
       {"?template=base", 1},
       {"?template=otherotherotherother", 1},
       {"?template=unknown", 0},
-      {"?startedAfter=2026-01-02T03:04:05.678Z", 1},
+      {"?startedAfter=2026-01-02T03:04:05.678Z", 2},  // or at that moment
+      {"?startedAfter=2026-01-02T03:04:05.679Z", 1},
       {"?startedAfter=2026-01-02T04:04:05.677%2B01:00", 2},
       {"?startedAfter=2030-01-01T00:00:00Z", 0},
   }));
@@ -370,12 +415,51 @@ TEST_CASE("templates as the CLI lists them") {
     CHECK(at(response.body, "/0/aliases") == R"(["base"])");
     CHECK(at(response.body, "/0/createdAt") == R"("2026-01-02T03:04:05.678Z")");
     CHECK(at(response.body, "/0/buildStatus") == R"("ready")");
+    CHECK(at(response.body, "/0/buildID") == R"("73737373-7373-7373-7373-737373737373")");
   }
   const auto one = fixture.call("GET", "/templates/base");
   CHECK(at(one.body, "/builds/0/status") == R"("ready")");
   CHECK(at(fixture.call("GET", "/templates/aliases/base").body, "/templateID") ==
         R"("ssssssssssssssssssss")");
   CHECK(problem(fixture.call("GET", "/templates/aliases/nope"), 404) == R"("template 'nope' not found")");
+}
+
+TEST_CASE("templates page through, newest first") {
+  Fixture fixture;
+  for (const char* name : {"b", "c"}) {
+    fixture.templates.infos.push_back(fixture.templates.infos.front());
+    fixture.templates.infos.back().id = name;
+    fixture.templates.infos.back().name = name;
+  }
+  fixture.templates.infos.back().created_at += 1h;
+  std::string seen;
+  std::string token;
+  for (int pages = 0; pages < 4; ++pages) {
+    const auto page =
+        fixture.call("GET", "/v2/templates?limit=1" + (token.empty() ? "" : "&nextToken=" + token));
+    REQUIRE(page.status == 200);
+    seen += at(page.body, "/0/names/0");
+    if (!page.headers.get("X-Next-Token")) break;
+    token = header(page, "X-Next-Token");
+  }
+  CHECK(seen == R"("c""b""base")");
+  CHECK(contains(problem(fixture.call("GET", "/v2/templates?limit=0"), 400), "limit"));
+  CHECK(contains(problem(fixture.call("GET", "/v2/templates?nextToken=x"), 400), "nextToken"));
+}
+
+TEST_CASE("a template can stay private, and has its one tag") {
+  Fixture fixture;
+  const std::string path = GENERATE(as<std::string>(), "/templates/base", "/v2/templates/base");
+  const auto kept = fixture.call("PATCH", path, R"({"public":false})");
+  CHECK(kept.status == 200);
+  CHECK(kept.body == R"({"names":["base"]})");
+  CHECK(contains(problem(fixture.call("PATCH", path, R"({"public":true})"), 501), "public"));
+  problem(fixture.call("PATCH", path, R"({"public":"yes"})"), 400);
+  problem(fixture.call("PATCH", path, R"({"name":"x"})"), 400);
+  problem(fixture.call("PATCH", "/v2/templates/nope", R"({"public":false})"), 404);
+  const auto tags = fixture.call("GET", "/templates/base/tags");
+  CHECK(at(tags.body, "/0/tag") == R"("default")");
+  problem(fixture.call("GET", "/templates/nope/tags"), 404);
 }
 
 TEST_CASE("a template reference is one segment of the path, however it is encoded") {
@@ -487,8 +571,6 @@ TEST_CASE("unknown paths are 404, known paths with another method 405, what is t
   for (const std::string path : {"/v3/templates", "/templates/tags", "/volumes"})
     CHECK(contains(problem(fixture.call("POST", path), 501), "not supported"));
   problem(fixture.call("PUT", "/sandboxes/x/network"), 501);
-  for (const std::string path : {"/sandboxes/metrics", "/sandboxes/x/metrics", "/sandboxes/x/logs"})
-    problem(fixture.call("GET", path), 501);
 }
 
 TEST_CASE("HEAD is GET without the body, OPTIONS is for browsers") {

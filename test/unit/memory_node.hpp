@@ -105,8 +105,9 @@ class MemorySandboxes final : public node::Sandboxes {
 
   std::vector<node::SandboxInfo> list() const override { return infos; }
 
-  asio::awaitable<Result<Connected>> connect(std::string id, std::chrono::seconds timeout) override {
-    last_timeout = timeout;
+  asio::awaitable<Result<Connected>> connect(std::string id, ResumeOptions options) override {
+    last_timeout = options.timeout;
+    last_with_memory = options.with_memory;
     if (error) co_return *error;
     auto info = get(id);
     if (!info.ok()) co_return info.error();
@@ -121,8 +122,9 @@ class MemorySandboxes final : public node::Sandboxes {
     co_return Result<void>{};
   }
 
-  asio::awaitable<Result<node::SandboxInfo>> resume(std::string id, std::chrono::seconds timeout) override {
-    last_timeout = timeout;
+  asio::awaitable<Result<node::SandboxInfo>> resume(std::string id, ResumeOptions options) override {
+    last_timeout = options.timeout;
+    last_with_memory = options.with_memory;
     const auto entered = enter(id, node::SandboxState::paused, node::SandboxState::running);
     if (!entered.ok()) co_return entered.error();
     co_return **entered;
@@ -194,6 +196,33 @@ class MemorySandboxes final : public node::Sandboxes {
     co_return co_await http::connect_tcp("127.0.0.1", ports.at(port), std::chrono::seconds(10));
   }
 
+  asio::awaitable<Result<std::vector<node::Metric>>> metrics(std::string id, node::TimePoint first,
+                                                             node::TimePoint last) override {
+    const auto done = outcome(id);
+    if (!done.ok()) co_return done.error();
+    std::vector<node::Metric> found;
+    for (const node::Metric& metric : samples[id])
+      if (metric.at >= first && metric.at < last + std::chrono::seconds(1)) found.push_back(metric);
+    co_return found;
+  }
+
+  asio::awaitable<std::map<std::string, node::Metric>> latest_metrics(std::vector<std::string> ids) override {
+    last_ids = ids;
+    std::map<std::string, node::Metric> latest;
+    for (const std::string& id : ids)
+      if (!samples[id].empty()) latest.emplace(id, samples[id].back());
+    co_return latest;
+  }
+
+  asio::awaitable<Result<std::vector<node::LogEntry>>> logs(std::string id, node::TimePoint first) override {
+    const auto done = outcome(id);
+    if (!done.ok()) co_return done.error();
+    std::vector<node::LogEntry> found;
+    for (const node::LogEntry& entry : entries)
+      if (entry.at >= first) found.push_back(entry);
+    co_return found;
+  }
+
   Status status() const override { return current; }
   node::Checkpoints& checkpoints() override { return kept; }
 
@@ -216,6 +245,9 @@ class MemorySandboxes final : public node::Sandboxes {
   }
 
   std::vector<node::SandboxInfo> infos;
+  std::map<std::string, std::vector<node::Metric>> samples;
+  std::vector<node::LogEntry> entries;  ///< of every sandbox
+  std::vector<std::string> last_ids;
   MemoryCheckpoints kept;
   std::map<std::uint16_t, std::uint16_t> ports;  ///< of every sandbox: the guest's to this machine's
   std::optional<node::CreateRequest> last_create;
