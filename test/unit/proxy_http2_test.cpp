@@ -34,7 +34,12 @@ struct Fixture {
   }
   ~Fixture() {
     client.reset();
-    server.on_loop([this] { guest.reset(); });
+    // The proxy keeps connections, which must not outlive their loop.
+    server.on_loop([this] {
+      server.server.reset();
+      guest.reset();
+      proxy = nullptr;
+    });
   }
 
   static asio::awaitable<void> rest(http::Exchange& exchange) {
