@@ -1,4 +1,5 @@
-// http: HTTP/1.1 server and client over any Stream (llhttp parses).
+// http: HTTP/1.1 server and client over any Stream (llhttp parses); TLS and HTTP/2 for servers (OpenSSL,
+// nghttp2).
 //
 // One connection carries many requests, for REST and for several sandboxes mixed, so routing is per request.
 // Bodies stream both ways at the same time: one coroutine may read a request's body while another writes its
@@ -56,7 +57,9 @@ struct Limits {
   std::size_t head_bytes = 64 << 10;  ///< request or status line and headers; more is 431
   std::size_t header_count = 128;
   std::size_t connections = 4096;
-  std::chrono::seconds head_timeout{30};   ///< from a request's first byte to the end of its head
+  std::size_t streams = 256;  ///< requests at a time on one HTTP/2 connection
+  std::chrono::seconds head_timeout{
+      30};  ///< from a request's first byte to the end of its head; TLS handshakes
   std::chrono::seconds idle_timeout{300};  ///< between requests
 };
 
@@ -81,7 +84,7 @@ class Exchange {
 
   /// Starts a streamed response: with `Content-Length` if the head has one, else chunked. Then `write` any
   /// number of times, each piece sent at once, and `finish`. A handler that returns without finishing closes
-  /// the connection.
+  /// the connection (HTTP/2: resets the stream).
   virtual asio::awaitable<Result<void>> begin(ResponseHead head) = 0;
   virtual asio::awaitable<Result<void>> write(asio::const_buffer piece) = 0;
   virtual asio::awaitable<Result<void>> finish() = 0;
@@ -89,32 +92,51 @@ class Exchange {
   /// True once anything of the response was sent.
   virtual bool started() const = 0;
 
-  /// Called at most once, on the loop, when the client closes the connection before the response is finished.
+  /// Called at most once, on the loop, when the client closes the connection (HTTP/2: or resets the stream)
+  /// before the response is finished.
   virtual void on_client_gone(std::function<void()> callback) = 0;
 
-  /// Drops the connection at once: what the client has of the response must not look complete. What still
-  /// waits on this exchange ends with an error.
+  /// Drops the connection (HTTP/2: the stream) at once: what the client has of the response must not look
+  /// complete. What still waits on this exchange ends with an error.
   virtual void abort() = 0;
 
   /// Sends the head (101, or 200 for CONNECT) and hands the raw connection over, bytes already read included.
+  /// `unimplemented` on HTTP/2, where the exchange can still be answered otherwise.
   virtual asio::awaitable<Result<std::unique_ptr<Stream>>> upgrade(ResponseHead head) = 0;
 };
 
 /// Must not throw; if it does, or returns without a response, the server answers 500 and logs.
 using Handler = std::function<asio::awaitable<void>(Exchange&)>;
 
+/// A certificate with its key, for any number of servers. Only in programs linked with tls_dep.
+class Tls;
+
+/// PEM files; the certificate's may hold the chain up to the authority. An error names the file.
+Result<std::shared_ptr<Tls>> load_tls(std::string certificate_file, std::string key_file);
+
+/// Reads the files again. Connections made from now on get the new certificate; if a file is bad all stays as
+/// it was. Called on the loop of the servers.
+Result<void> reload_tls(Tls& tls);
+
+/// When the certificate ends, for logs: "2027-01-02T03:04:05Z".
+std::string certificate_end(const Tls& tls);
+
 class Server {
  public:
   Server(asio::any_io_executor loop, Handler handler, Limits limits = {});
   ~Server();  ///< the same as stop()
 
-  /// Accepts on `address`:`port` (port 0: any). `already_exists` with the address if the port is taken.
-  Result<std::uint16_t> listen(const std::string& address, std::uint16_t port);
+  /// Accepts on `address`:`port` (port 0: any). `already_exists` with the address if the port is taken. With
+  /// `tls` each connection's first byte tells: TLS with HTTP/2 or HTTP/1.1 as the client chooses (ALPN), or
+  /// plain HTTP/1.1.
+  Result<std::uint16_t> listen(const std::string& address, std::uint16_t port,
+                               std::shared_ptr<Tls> tls = nullptr);
 
   /// Serves one connection made otherwise (vsock); `remote` is for logs.
   void serve(std::unique_ptr<Stream> connection, std::string remote);
 
-  /// Closes the acceptors and every connection.
+  /// Closes the acceptors and every connection; those of HTTP/2 with a last word (GOAWAY), if the loop goes
+  /// on.
   void stop();
 
   std::size_t connection_count() const;

@@ -47,6 +47,13 @@ ParseOutcome parse_command_line(int argc, char** argv) {
   app.add_option("--domain", config.domain, "what SDKs build host names from ({port}-{id}.DOMAIN)");
   app.add_option("--api-key-file", config.api_key_file, "[STATE/api-key, generated at the first start]");
   app.add_flag("--no-auth", config.no_auth, "ask for no API key; only with a loopback --listen address");
+  auto* certificate = app.add_option(
+      "--tls-cert", config.tls_certificate,
+      "speak TLS (HTTP/2 and HTTP/1.1) beside plain HTTP on the same port, with this certificate and its chain "
+      "(PEM); read again on SIGHUP. `cubectl cert` makes one");
+  auto* key = app.add_option("--tls-key", config.tls_key, "the certificate's private key (PEM, no password)");
+  certificate->needs(key);
+  key->needs(certificate);
   app.add_option("--log-level", config.log_level)
       ->check(CLI::IsMember({"debug", "info", "warning", "error"}))
       ->capture_default_str();

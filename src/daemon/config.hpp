@@ -17,6 +17,8 @@ struct Config {
   std::string domain;        ///< empty: SDKs use their own
   std::string api_key_file;  ///< empty: STATE/api-key, made at the first start
   bool no_auth = false;
+  std::string tls_certificate;  ///< empty: no TLS
+  std::string tls_key;          ///< both or neither
   std::string log_level = "info";
   std::uint32_t workers = 0;     ///< 0: two for each processor, at least 4
   double memory_overcommit = 8;  ///< sum of sandboxes' nominal memory over the host's

@@ -73,6 +73,28 @@ Result<std::uint64_t> memory_limit_mib(const Config& config) {
   return static_cast<std::uint64_t>(static_cast<double>(memory->total_mib) * config.memory_overcommit);
 }
 
+/// None if it is not asked for.
+Result<std::shared_ptr<http::Tls>> load_certificate(const Config& config) {
+  if (config.tls_certificate.empty() && config.tls_key.empty()) return std::shared_ptr<http::Tls>();
+  if (config.tls_certificate.empty() || config.tls_key.empty())
+    return make_error(ErrorCode::invalid_argument, "--tls-cert and --tls-key only go together");
+  return http::load_tls(config.tls_certificate, config.tls_key);
+}
+
+/// On every SIGHUP. A bad file is reported and changes nothing.
+void reload_on_hangup(asio::signal_set& hangups, const std::shared_ptr<http::Tls>& tls) {
+  hangups.async_wait([&hangups, tls](const asio::error_code& error, int) {
+    if (error) return;
+    const auto reloaded = http::reload_tls(*tls);
+    if (reloaded.ok())
+      log(LogLevel::info, "daemon", "read the TLS certificate again", {{"ends", http::certificate_end(*tls)}});
+    else
+      log(LogLevel::error, "daemon", "the old TLS certificate stays in use",
+          {{"error", reloaded.error().describe()}});
+    reload_on_hangup(hangups, tls);
+  });
+}
+
 }  // namespace
 
 Result<void> run(const Config& config) {
@@ -85,6 +107,8 @@ Result<void> run(const Config& config) {
   if (config.no_auth && !is_loopback(endpoint->address))
     return make_error(ErrorCode::invalid_argument, "--no-auth only goes with a loopback address",
                       config.listen);
+  const auto tls = load_certificate(config);
+  if (!tls) return tls.error();
   const auto kvm = open_kvm(config.kvm_device);
   if (!kvm) return kvm.error();
   CUBE_TRY(check_kernel(config.kernel));
@@ -147,14 +171,21 @@ Result<void> run(const Config& config) {
                       proxy::make_handler(loop.get_executor(), **sandboxes,
                                           api::make_handler(api_settings, **sandboxes, **catalogue)),
                       limits);
-  const auto port = server.listen(endpoint->address, endpoint->port);
+  const auto port = server.listen(endpoint->address, endpoint->port, *tls);
   if (!port) return port.error();
 
   log(LogLevel::info, "daemon", "ready",
       {{"listen", endpoint->address + ":" + std::to_string(*port)},
        {"state", config.state_directory},
        {"templates", std::to_string((*catalogue)->list().size())},
-       {"auth", config.no_auth ? "none" : (key.created ? "new key in " : "key in ") + config.api_key_file}});
+       {"auth", config.no_auth ? "none" : (key.created ? "new key in " : "key in ") + config.api_key_file},
+       {"tls", *tls ? "certificate ends " + http::certificate_end(**tls) : "none"}});
+
+  asio::signal_set hangups(loop);
+  if (*tls) {
+    hangups.add(SIGHUP);
+    reload_on_hangup(hangups, *tls);
+  }
 
   asio::signal_set signals(loop, SIGINT, SIGTERM);
   signals.async_wait([&](const asio::error_code& error, int number) {

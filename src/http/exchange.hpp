@@ -6,11 +6,12 @@
 
 #include "http/body_stream.hpp"
 #include "http/connection.hpp"
+#include "http/handling.hpp"
 #include "http/head.hpp"
 
 namespace cube::http {
 
-class ServerExchange final : public Exchange {
+class ServerExchange final : public ServedExchange {
  public:
   ServerExchange(std::shared_ptr<Connection> connection, ParsedRequest request);
   ~ServerExchange() override;
@@ -32,6 +33,8 @@ class ServerExchange final : public Exchange {
   void abort() override { connection_->close(); }
   asio::awaitable<Result<std::unique_ptr<Stream>>> upgrade(ResponseHead head) override;
 
+  bool completed() const override { return finished() || upgraded_; }
+  bool client_gone() const override { return connection_->ended(); }
   bool finished() const { return output_.finished(); }
   bool upgraded() const { return upgraded_; }
 

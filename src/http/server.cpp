@@ -8,6 +8,7 @@
 #include <variant>
 
 #include "http/exchange.hpp"
+#include "http/tls.hpp"
 
 namespace cube::http {
 namespace {
@@ -39,6 +40,8 @@ class CloseTimer {
  private:
   asio::steady_timer timer_;
 };
+
+Refusal over_limit_refusal() { return {503, "too many connections"}; }
 
 asio::awaitable<void> refuse(std::shared_ptr<Connection> connection, Refusal refusal) {
   const CloseTimer timer(connection, refusal_time);
@@ -98,34 +101,49 @@ struct Server::Impl : std::enable_shared_from_this<Impl> {
   Impl(asio::any_io_executor executor, Handler function, Limits bounds)
       : loop(std::move(executor)), handler(std::move(function)), limits(bounds) {}
 
-  void serve(std::unique_ptr<Stream> stream, std::string remote);
+  void serve(std::unique_ptr<Stream> stream, std::string remote, std::shared_ptr<Tls> tls = nullptr);
   void stop();
 
   // The coroutines share this, so that a handler may outlive the server that runs it.
-  static asio::awaitable<void> accept(std::shared_ptr<Impl> self, std::shared_ptr<Acceptor> acceptor);
-  static asio::awaitable<void> run(std::shared_ptr<Impl> self, std::shared_ptr<Connection> connection);
-  static asio::awaitable<void> handle(std::shared_ptr<Impl> self, std::shared_ptr<Connection> connection,
-                                      ServerExchange& exchange);
+  using Self = std::shared_ptr<Impl>;
+  static asio::awaitable<void> accept(Self self, std::shared_ptr<Acceptor> acceptor,
+                                      std::shared_ptr<Tls> tls);
+  static asio::awaitable<void> run(Self self, std::shared_ptr<Connection> connection);
+  static asio::awaitable<void> run_opened(Self self, std::shared_ptr<Connection> connection,
+                                          std::shared_ptr<Opening> opening, std::shared_ptr<Tls> tls,
+                                          bool over_limit);
+
+  /// One that is not closed.
+  struct Known {
+    std::weak_ptr<Connection> connection;
+    std::weak_ptr<Http2Server> http2;  ///< if that is spoken on it
+  };
 
   asio::any_io_executor loop;
   Handler handler;
   Limits limits;
   std::vector<std::shared_ptr<Acceptor>> acceptors;
-  std::unordered_map<Connection*, std::weak_ptr<Connection>> connections;  ///< those not closed
+  std::unordered_map<Connection*, Known> connections;
   bool stopped = false;
 };
 
-void Server::Impl::serve(std::unique_ptr<Stream> stream, std::string remote) {
+void Server::Impl::serve(std::unique_ptr<Stream> stream, std::string remote, std::shared_ptr<Tls> tls) {
   if (stopped || connections.size() >= limits.connections + refusals_at_once) return stream->close();
+  std::shared_ptr<Opening> opening;
+  if (tls) {
+    opening = std::make_shared<Opening>(loop);
+    stream = tls->secure(loop, std::move(stream), opening, limits.head_timeout, remote);
+  }
   const auto connection = std::make_shared<Connection>(loop, std::move(stream), std::move(remote));
   const bool over_limit = connections.size() >= limits.connections;
-  connections.emplace(connection.get(), connection);
+  connections.emplace(connection.get(), Known{connection, {}});
   connection->on_close([weak = weak_from_this(), key = connection.get()] {
     if (const auto self = weak.lock()) self->connections.erase(key);
   });
   connection->start();
-  auto work =
-      over_limit ? refuse(connection, {503, "too many connections"}) : run(shared_from_this(), connection);
+  auto work = opening      ? run_opened(shared_from_this(), connection, opening, tls, over_limit)
+              : over_limit ? refuse(connection, over_limit_refusal())
+                           : run(shared_from_this(), connection);
   asio::co_spawn(loop, std::move(work), [connection](std::exception_ptr failure) {
     if (failure) connection->close();  // out of memory: this connection's loss only
   });
@@ -139,11 +157,16 @@ void Server::Impl::stop() {
   }
   acceptors.clear();
   // Closing a connection takes it off the map.
-  for (const auto& [key, weak] : std::exchange(connections, {}))
-    if (const auto connection = weak.lock()) connection->close();
+  for (const auto& [key, known] : std::exchange(connections, {})) {
+    if (const auto http2 = known.http2.lock())
+      http2->stop();
+    else if (const auto connection = known.connection.lock())
+      connection->close();
+  }
 }
 
-asio::awaitable<void> Server::Impl::accept(std::shared_ptr<Impl> self, std::shared_ptr<Acceptor> acceptor) {
+asio::awaitable<void> Server::Impl::accept(Self self, std::shared_ptr<Acceptor> acceptor,
+                                           std::shared_ptr<Tls> tls) {
   asio::steady_timer pause(self->loop);
   while (acceptor->is_open()) {
     asio::error_code error;
@@ -151,7 +174,7 @@ asio::awaitable<void> Server::Impl::accept(std::shared_ptr<Impl> self, std::shar
     asio::ip::tcp::endpoint peer;
     co_await acceptor->async_accept(socket, peer, asio::redirect_error(asio::use_awaitable, error));
     if (!error) {
-      self->serve(make_tcp_stream(std::move(socket)), to_text(peer));
+      self->serve(make_tcp_stream(std::move(socket)), to_text(peer), tls);
       continue;
     }
     if (!acceptor->is_open()) break;
@@ -163,7 +186,27 @@ asio::awaitable<void> Server::Impl::accept(std::shared_ptr<Impl> self, std::shar
   }
 }
 
-asio::awaitable<void> Server::Impl::run(std::shared_ptr<Impl> self, std::shared_ptr<Connection> connection) {
+asio::awaitable<void> Server::Impl::run_opened(Self self, std::shared_ptr<Connection> connection,
+                                               std::shared_ptr<Opening> opening, std::shared_ptr<Tls> tls,
+                                               bool over_limit) {
+  co_await opening->wait();
+  const bool http2 = opening->protocol == Opening::Protocol::http2;
+  if (over_limit && !http2) {
+    co_await refuse(connection, over_limit_refusal());
+  } else if (over_limit || connection->closed()) {
+    connection->close();
+  } else if (http2) {
+    const auto server = tls->make_http2_server(
+        connection, std::shared_ptr<const Handler>(self, &self->handler), self->limits);
+    const auto known = self->connections.find(connection.get());
+    if (known != self->connections.end()) known->second.http2 = server;
+    co_await server->run();
+  } else {
+    co_await run(self, connection);
+  }
+}
+
+asio::awaitable<void> Server::Impl::run(Self self, std::shared_ptr<Connection> connection) {
   for (;;) {
     NextRequest next = co_await read_request(connection, self->limits);
     if (auto* refusal = std::get_if<Refusal>(&next)) {
@@ -172,7 +215,7 @@ asio::awaitable<void> Server::Impl::run(std::shared_ptr<Impl> self, std::shared_
     }
     if (!std::holds_alternative<ParsedRequest>(next)) break;
     ServerExchange exchange(connection, std::get<ParsedRequest>(std::move(next)));
-    co_await handle(self, connection, exchange);
+    co_await run_handler(self->handler, exchange);
     if (exchange.upgraded()) co_return;  // the connection belongs to the raw stream now
     if (!exchange.finished()) {
       connection->close();  // at once: the client must not take what it has for the whole
@@ -184,37 +227,13 @@ asio::awaitable<void> Server::Impl::run(std::shared_ptr<Impl> self, std::shared_
   co_await connection->close_gently();
 }
 
-asio::awaitable<void> Server::Impl::handle(std::shared_ptr<Impl> self, std::shared_ptr<Connection> connection,
-                                           ServerExchange& exchange) {
-  const auto report = [&](LogLevel level, std::string_view what) {
-    // Without the query: it may carry a signature.
-    log(level, "http", what,
-        {{"method", exchange.request().method},
-         {"path", std::string(exchange.request().path())},
-         {"remote", connection->remote()}});
-  };
-  try {
-    co_await self->handler(exchange);
-    const bool complete = exchange.finished() || exchange.upgraded();
-    if (!complete && !connection->ended())
-      report(LogLevel::warning, "the handler left the response unfinished");
-  } catch (const std::exception& exception) {
-    report(LogLevel::error, std::string("the handler threw: ") + exception.what());
-  } catch (...) {
-    report(LogLevel::error, "the handler threw");
-  }
-  if (exchange.started() || connection->closed()) co_return;
-  ResponseHead head{500, {{"Content-Type", "application/json"}}};
-  auto ignored = co_await exchange.respond(std::move(head), error_body(500, "internal error"));
-  static_cast<void>(ignored);  // if it could not be sent the connection ends
-}
-
 Server::Server(asio::any_io_executor loop, Handler handler, Limits limits)
     : impl_(std::make_shared<Impl>(std::move(loop), std::move(handler), limits)) {}
 
 Server::~Server() { stop(); }
 
-Result<std::uint16_t> Server::listen(const std::string& address, std::uint16_t port) {
+Result<std::uint16_t> Server::listen(const std::string& address, std::uint16_t port,
+                                     std::shared_ptr<Tls> tls) {
   asio::error_code error;
   const auto ip = asio::ip::make_address(address == "localhost" ? "127.0.0.1" : address, error);
   if (error) return make_error(ErrorCode::invalid_argument, "not an IP address", address);
@@ -233,7 +252,7 @@ Result<std::uint16_t> Server::listen(const std::string& address, std::uint16_t p
   if (error) return os_error(error.value(), "cannot listen", object);
 
   impl_->acceptors.push_back(acceptor);
-  asio::co_spawn(impl_->loop, Impl::accept(impl_, acceptor), asio::detached);
+  asio::co_spawn(impl_->loop, Impl::accept(impl_, acceptor, std::move(tls)), asio::detached);
   return bound.port();
 }
 

@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <cstdlib>
 
+#include "cert.hpp"
 #include "client.hpp"
 
 namespace cube::cubectl {
@@ -167,6 +168,8 @@ int main(int argc, char** argv) {
   deleter->add_option("template", reference, "id or name")->required();
   deleter->callback(guarded([&] { return delete_template(options, reference); }));
   for (auto* command : templates->get_subcommands({})) command->fallthrough();
+
+  add_certificate_commands(app);
 
   CLI11_PARSE(app, argc, argv);
   return status;
