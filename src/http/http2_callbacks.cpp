@@ -87,6 +87,7 @@ struct Http2Session::Callbacks {
       stream->input_changed.notify();
     }
     if (!is_request(frame)) return 0;
+    stream->has_body = !stream->remote_ended;
     self.ready_.push_back(self.streams_.at(stream->id));
     return 0;
   }

@@ -181,7 +181,7 @@ void Http2Session::start_handlers() {
 asio::awaitable<void> Http2Session::handle(std::shared_ptr<Http2Session> self, StreamPointer stream) {
   ParsedRequest request;
   if (!stream->refusal) {
-    auto parsed = make_request_head(std::exchange(stream->fields, {}), !stream->remote_ended);
+    auto parsed = make_request_head(std::exchange(stream->fields, {}), stream->has_body);
     if (auto* refusal = std::get_if<Refusal>(&parsed))
       stream->refusal = std::move(*refusal);
     else

@@ -25,6 +25,7 @@ struct Http2Stream {
   std::optional<Refusal> refusal;
   std::string body;           ///< arrived; bounded by the stream's window
   std::size_t body_read = 0;  ///< of that, by the handler
+  bool has_body = false;      ///< as the head said; all of it may have arrived by now
   bool remote_ended = false;  ///< nothing follows what is in `body`
   bool discards = false;      ///< the handler is done, the rest of the body is thrown away
   std::size_t discarded = 0;

@@ -226,6 +226,16 @@ TEST_CASE("a request over HTTP/2 is answered, without what is about connections"
   CHECK(fixture.ask("GET", "/again").body == "GET /again localhost");
 }
 
+TEST_CASE("a small body comes with its head, announced or not") {
+  Fixture fixture;
+  for (const Fields& length : {Fields(), Fields{{"content-length", "5"}}}) {
+    const Http2Answer answer = fixture.ask("POST", "/whole", length, 5);
+    CHECK(answer.status == 200);
+    CHECK(answer.body == "5");
+  }
+  CHECK(fixture.ask("POST", "/whole").body == "0");
+}
+
 TEST_CASE("HEAD and 204 have no body, upgrades are not for HTTP/2") {
   Fixture fixture;
   Http2Answer head = fixture.ask("HEAD", "/hello");
