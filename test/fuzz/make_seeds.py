@@ -70,7 +70,7 @@ def connect():
     for index, wire in enumerate(REQUESTS):
         yield bytes([index * 2 + 1, 7]) + envelope(wire) + envelope(gzip.compress(wire), 1)
     for json in (b'{"path":"a","process":{"cmd":"x","args":["y"],"envs":{"k":"v"}},"depth":"2"}', b'{"process":{"pid":5}}'):
-        yield bytes([4, 3]) + envelope(json) + envelope(gzip.compress(json), 1)
+        yield bytes([4, 15]) + envelope(json) + envelope(gzip.compress(json), 1)
         yield bytes([4, 3]) + envelope(gzip.compress(json) + gzip.compress(b" "), 1) + envelope(b"{}", 2)
 
 
