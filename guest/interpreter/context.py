@@ -7,11 +7,14 @@ import uuid
 
 import languages
 import sandbox
-from kernels import KernelDied, UnknownLanguage, make_kernel
+from kernels import RUNTIME_DIRECTORY, KernelDied, UnknownLanguage, make_kernel
 
 __all__ = ["Contexts", "UnknownLanguage"]
 
 DEFAULT_LANGUAGES = os.environ.get("CUBE_DEFAULT_LANGUAGES", "python,javascript,bash").split(",")
+# Left by an interpreter that has warmed up. One that is started in its place does not: whoever waits for that one waits
+# for the kernels, not for modules.
+WARM_FILE = os.path.join(os.environ.get("CUBE_RUNTIME_DIRECTORY", RUNTIME_DIRECTORY), "warm")
 INTERRUPT_SECONDS = 3.0  # between two tries to interrupt a cell
 INTERRUPT_TRIES = 3      # then its kernel is restarted
 
@@ -163,8 +166,10 @@ class Context:
         variables = await sandbox.environment(execution.access_token)
         if variables is not None and variables != self._variables:
             changed = {name: value for name, value in variables.items() if self._variables.get(name) != value}
-            removed = [name for name in self._variables if name not in variables]
-            set_variables = self._snippets.set(changed, removed)
+            gone = [name for name in self._variables if name not in variables]
+            # A variable the kernel was started with is not removed but gets its first value again.
+            changed |= {name: os.environ[name] for name in gone if name in os.environ}
+            set_variables = self._snippets.set(changed, [name for name in gone if name not in os.environ])
             self._variables = variables
         push = self._snippets.push(execution.variables) if execution.variables else ""
         await self._run_silently("\n".join(filter(None, [reseed, set_variables, push])))
@@ -190,8 +195,12 @@ class Contexts:
         self._making_default = asyncio.Lock()
 
     async def prepare_defaults(self):
+        warm = os.path.exists(WARM_FILE)
         for language in filter(None, DEFAULT_LANGUAGES):
-            await (await self.default_for(language)).warm_up()
+            context = await self.default_for(language)
+            if not warm:
+                await context.warm_up()
+        open(WARM_FILE, "w", encoding="utf-8").close()
 
     def find(self, context_id: str) -> Context | None:
         return self._contexts.get(context_id)

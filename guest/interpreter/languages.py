@@ -98,14 +98,19 @@ class JavaScript(Language):
 
 class R(Language):
     def set(self, variables, removed):
-        lines = [f"Sys.setenv(`{name}` = {json.dumps(value)})" for name, value in _shell(variables)]
+        # R's strings have JSON's escapes, but for characters beyond 16 bits.
+        lines = [f"Sys.setenv(`{name}` = {json.dumps(value, ensure_ascii=False)})" for name, value in _shell(variables)]
         return "\n".join(lines + [f"Sys.unsetenv({json.dumps(name)})" for name in removed])
 
     def push(self, variables):
-        return self.set(variables, [])
+        names = ", ".join(json.dumps(name) for name, _ in _shell(variables))
+        return f"options(cube.was = Sys.getenv(c({names}), unset = NA, names = TRUE))\n{self.set(variables, [])}"
 
     def pop(self, variables):
-        return self.set({}, list(variables))
+        return (
+            "local({ was <- getOption('cube.was'); options(cube.was = NULL); Sys.unsetenv(names(was)[is.na(was)]); "
+            "had <- was[!is.na(was)]; if (length(had)) do.call(Sys.setenv, as.list(had)) })"
+        )
 
     def reseed(self):
         return f"set.seed({int.from_bytes(os.urandom(3), 'big')})"
@@ -119,10 +124,19 @@ class Java(Language):
         return "\n".join(lines + [f"System.clearProperty({json.dumps(name)});" for name in removed])
 
     def push(self, variables):
-        return self.set(variables, [])
+        keep = [
+            f"if (System.getProperty({json.dumps(n)}) != null) "
+            f"System.setProperty({json.dumps('cube.was.' + n)}, System.getProperty({json.dumps(n)}));"
+            for n in variables
+        ]
+        return "\n".join(keep) + "\n" + self.set(variables, [])
 
     def pop(self, variables):
-        return self.set({}, list(variables))
+        return "\n".join(
+            f"{{ String was = System.clearProperty({json.dumps('cube.was.' + n)}); "
+            f"if (was == null) System.clearProperty({json.dumps(n)}); else System.setProperty({json.dumps(n)}, was); }}"
+            for n in variables
+        )
 
 
 def of(language: str) -> Language:

@@ -8,12 +8,13 @@ await interrupt()            ends the running cell with an error
 await kill(), await stop()   ends the process; the latter for good
 """
 
-from .base import KernelDied, UnknownLanguage
+from .base import RUNTIME_DIRECTORY, KernelDied, UnknownLanguage
 from .bash import BashKernel
+from .java import JavaKernel
 from .javascript import JavaScriptKernel
 from .jupyter import JupyterKernel
 
-__all__ = ["KernelDied", "UnknownLanguage", "make_kernel"]
+__all__ = ["RUNTIME_DIRECTORY", "KernelDied", "UnknownLanguage", "make_kernel"]
 
 
 def make_kernel(language: str):
@@ -21,4 +22,6 @@ def make_kernel(language: str):
         return BashKernel()
     if language in ("javascript", "typescript") and JavaScriptKernel.installed(language):
         return JavaScriptKernel(language)
+    if language == "java" and JavaKernel.installed():
+        return JavaKernel()
     return JupyterKernel(language)

@@ -7,7 +7,9 @@ import signal
 import tempfile
 
 # Connection files and sockets of the kernels, cells of the shell: readable by the interpreter's user only.
-RUNTIME_DIRECTORY = tempfile.mkdtemp(prefix="code-interpreter-")
+RUNTIME_DIRECTORY = tempfile.mkdtemp(prefix="kernels-", dir=os.environ.get("CUBE_RUNTIME_DIRECTORY"))
+
+START_SECONDS = 120  # until a kernel answers: on a slow and busy machine Java takes more than half a minute
 
 
 class UnknownLanguage(Exception):
@@ -16,6 +18,18 @@ class UnknownLanguage(Exception):
 
 class KernelDied(Exception):
     pass
+
+
+class KernelSilent(Exception):
+    pass
+
+
+async def answer_of_new_kernel(work):
+    """The result of an awaitable; an error that says so when it takes too long."""
+    try:
+        return await asyncio.wait_for(work, START_SECONDS)
+    except asyncio.TimeoutError as error:
+        raise KernelSilent(f"The kernel did not answer within {START_SECONDS} s of its start") from error
 
 
 def _is_readable(fd: int) -> bool:

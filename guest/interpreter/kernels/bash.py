@@ -9,7 +9,7 @@ import tempfile
 import termios
 
 from .base import RUNTIME_DIRECTORY
-from .process import ProcessKernel, readable
+from .process import DIES_WITH_US, ProcessKernel, readable
 
 START_FILE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "bash.rc")
 
@@ -30,7 +30,7 @@ class BashKernel(ProcessKernel):
         termios.tcsetattr(line, termios.TCSANOW, attributes)
         try:
             return subprocess.Popen(
-                ["setsid", "--ctty", "bash", "--noprofile", "--rcfile", START_FILE, "--noediting", "-i"],
+                [*DIES_WITH_US, "setsid", "--ctty", "bash", "--noprofile", "--rcfile", START_FILE, "--noediting", "-i"],
                 cwd=cwd, stdin=line, stdout=stdout, stderr=stderr, pass_fds=(status,),
                 env={**os.environ, "CUBE_STATUS_FD": str(status), "CUBE_CELL": self._cell},
             )

@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 
-from .process import ProcessKernel, readable
+from .process import DIES_WITH_US, ProcessKernel, readable
 
 SESSION = os.path.join(os.path.dirname(os.path.abspath(__file__)), "session.js")
 
@@ -34,7 +34,7 @@ class JavaScriptKernel(ProcessKernel):
         self._received = b""
         try:
             return subprocess.Popen(
-                ["node", SESSION, str(theirs.fileno()), self._language],
+                [*DIES_WITH_US, "node", SESSION, str(theirs.fileno()), self._language],
                 cwd=cwd, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, pass_fds=(theirs.fileno(),),
                 start_new_session=True,
             )

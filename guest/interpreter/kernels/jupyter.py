@@ -5,29 +5,44 @@ import os
 import uuid
 
 import zmq.asyncio
-from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
+from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 from jupyter_core.paths import jupyter_path
 
 from events import event_of, reply_error
-from .base import RUNTIME_DIRECTORY, Process, UnknownLanguage
+from .base import RUNTIME_DIRECTORY, Process, UnknownLanguage, answer_of_new_kernel
+from .java import JavaKernel
+from .process import DIES_WITH_US
 
-START_SECONDS = 60
 HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 # Our own kernel specifications come first, then those anybody installed.
 _specifications = KernelSpecManager(
     kernel_dirs=[os.path.join(HERE, "specs"), *jupyter_path("kernels")], ensure_native_kernel=False
 )
-OURS = {"python": "cube-python"}  # jupyter_client has its own idea of what "python" is
+# The names under which a language's kernel may be installed. jupyter_client has its own idea of what "python" is.
+INSTALLED_AS = {"python": ["cube-python"], "r": ["r", "ir"]}
 _sockets = zmq.asyncio.Context()
 # What is not read yet waits with the kernel that printed it: its memory, not ours. Nothing is dropped there.
 _sockets.setsockopt(zmq.RCVHWM, 1000)
 
 
+def _kernel_for(language: str) -> str:
+    """The name of the installed kernel."""
+    installed = _specifications.find_kernel_specs()
+    for name in INSTALLED_AS.get(language, [language]):
+        if name in installed:
+            return name
+    languages = {name: language for language, names in INSTALLED_AS.items() for name in names}
+    known = {languages.get(name, name) for name in installed}
+    known |= {"python", "bash", "javascript", "typescript"} | ({"java"} if JavaKernel.installed() else set())
+    known = sorted(known)
+    raise UnknownLanguage(f"No kernel for '{language}' is installed; there are: {', '.join(known)}")
+
+
 class JupyterKernel:
     def __init__(self, name: str):
-        self._name = OURS.get(name, name)
+        self._language = name
         self._manager = None
         self._client = None
         self._process: Process | None = None
@@ -42,24 +57,21 @@ class JupyterKernel:
 
     async def start(self, cwd: str):
         await self.stop()
-        try:
-            _specifications.get_kernel_spec(self._name)
-        except (NoSuchKernel, ValueError) as error:
-            known = sorted({"python", "bash", "javascript", "typescript", *_specifications.find_kernel_specs()})
-            raise UnknownLanguage(f"No kernel for '{self._name}' is installed; there are: {', '.join(known)}") from error
         self._manager = AsyncKernelManager(
-            kernel_name=self._name,
+            kernel_name=_kernel_for(self._language),
             kernel_spec_manager=_specifications,
             context=_sockets,
             transport="ipc",
             connection_file=os.path.join(RUNTIME_DIRECTORY, f"{uuid.uuid4()}.json"),
         )
+        if self._manager.kernel_name != "cube-python":  # which sees to that itself
+            self._manager.kernel_spec.argv[:0] = DIES_WITH_US
         await self._manager.start_kernel(cwd=cwd, env=dict(os.environ))
         self._process = Process(self._manager.provisioner.pid)
         self._client = self._manager.client()
         self._client.start_channels(stdin=False, hb=False, control=False)
         self._listener = asyncio.create_task(self._listen())
-        await asyncio.wait_for(self._process.or_death(self._handshake()), START_SECONDS)
+        await answer_of_new_kernel(self._process.or_death(self._handshake()))
 
     async def _handshake(self):
         """Until the kernel answers and its outputs reach us: a subscription made too late misses them."""

@@ -11,7 +11,10 @@ import subprocess
 import termios
 
 from events import stream
-from .base import Process
+from .base import Process, answer_of_new_kernel
+
+# Before a command: should the interpreter be killed, no kernel of it is left computing for nobody.
+DIES_WITH_US = ["setpriv", "--pdeathsig", "KILL", "--"]
 
 
 async def readable(fd: int):
@@ -100,7 +103,7 @@ class ProcessKernel:
             for end in ends:
                 os.close(end)
         self._process = Process(self._popen.pid)
-        await asyncio.wait_for(self._process.or_death(self._ready()), 30)
+        await answer_of_new_kernel(self._process.or_death(self._ready()))
 
     async def _emit(self, event: dict):
         if self._emit_to is not None:

@@ -100,7 +100,6 @@ function describe(error) {
 }
 
 // What languages.py asks for.
-const base = { ...process.env };
 const pushed = [];
 function restore(variables) {
   for (const [name, value] of Object.entries(variables)) {
@@ -110,7 +109,7 @@ function restore(variables) {
 }
 const cube = {
   setEnvironment(variables, removed) {
-    restore(Object.fromEntries(removed.map((name) => [name, base[name]])));
+    for (const name of removed) delete process.env[name];
     Object.assign(process.env, variables);
   },
   pushEnvironment(variables) {

@@ -70,12 +70,15 @@ class Server:
             "CUBE_SANDBOX_ID_FILE": self.id_file,
             "CUBE_AGENT_URL": f"http://127.0.0.1:{self.agent.server_port}",
             "CUBE_KEEPALIVE_SECONDS": "0.5",
+            "CUBE_RUNTIME_DIRECTORY": self.directory,
         }
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "uvicorn", "main:app", "--app-dir", os.path.dirname(HERE),
-             "--port", str(self.port), "--log-level", "warning"],
-            env=environment,
-        )
+        self.command = [sys.executable, "-m", "uvicorn", "main:app", "--app-dir", os.path.dirname(HERE),
+                        "--port", str(self.port), "--log-level", "warning"]
+        self.environment = environment
+        self.start()
+
+    def start(self):
+        self.process = subprocess.Popen(self.command, env=self.environment)
         wait_until(self.healthy, "the server's health")
 
     def become(self, sandbox_id: str):
@@ -236,12 +239,46 @@ class PythonTest(InterpreterTest):
         self.assertIn("png", events[0])
 
     def chart(self, code: str) -> dict:
-        return self.of_type(self.run_code(f"import matplotlib.pyplot as plt\n{code}\nplt.show()"), "result")[0]["chart"]
+        return self.figure(code)["chart"]
+
+    def figure(self, code: str) -> dict:
+        return self.of_type(self.run_code(f"import matplotlib.pyplot as plt\n{code}\nplt.show()"), "result")[0]
+
+    def test_units_are_in_brackets_of_either_kind(self):
+        for label, unit in (("U (mV) of cell 1", "mV"), ("U [mV]", "mV"), ("f(x)", None), ("U", None)):
+            self.assertEqual(self.chart(f"plt.plot([1, 2]); plt.ylabel({label!r})")["y_unit"], unit, label)
+
+    def test_a_logarithmic_axis(self):
+        chart = self.chart("plt.plot([1, 10, 100], label='y'); plt.yscale('log'); plt.grid(True); plt.legend()")
+        self.assertEqual((chart["x_scale"], chart["y_scale"], len(chart["elements"])), ("linear", "log", 1))
+        self.assertTrue(all(isinstance(tick, float) for tick in chart["y_ticks"]))
+        self.assertTrue(all(isinstance(label, str) for label in chart["y_tick_labels"]))
+
+    def test_lines_across_a_chart_are_no_data_of_it(self):
+        chart = self.chart("plt.scatter([1, 2], [3, 4]); plt.axhline(3.5); plt.axvline(1)")
+        self.assertEqual((chart["type"], len(chart["elements"])), ("scatter", 1))
+
+    def test_a_blank_figure_has_no_chart(self):
+        self.assertNotIn("chart", self.figure("plt.subplots()"))
+
+    def test_values_that_json_lacks_are_null(self):
+        chart = self.chart("plt.plot([1, 2, 3], [1, float('nan'), float('inf')])")
+        self.assertEqual(chart["elements"][0]["points"], [[1.0, 1.0], [2.0, None], [3.0, None]])
 
     def test_bars(self):
         chart = self.chart("plt.bar(['A', 'B'], [1, 2], label='sold'); plt.title('Sales')")
         self.assertEqual((chart["type"], chart["title"]), ("bar", "Sales"))
         self.assertEqual(chart["elements"], [{"label": "A", "value": 1, "group": "sold"}, {"label": "B", "value": 2, "group": "sold"}])
+
+    def test_lying_bars_are_told_as_if_they_stood(self):
+        chart = self.chart("plt.barh(['A', 'B'], [1, 2]); plt.xlabel('Number'); plt.ylabel('Kind')")
+        self.assertEqual((chart["x_label"], chart["y_label"]), ("Kind", "Number"))
+        self.assertEqual(chart["elements"], [{"label": "A", "value": 1, "group": "Group 0"}, {"label": "B", "value": 2, "group": "Group 0"}])
+
+    def test_lying_boxes_are_told_as_if_they_stood(self):
+        chart = self.chart("plt.boxplot([[1, 2, 3], [2, 3, 4]], vert=False, labels=['A', 'B']); plt.xlabel('Score')")
+        self.assertEqual((chart["x_label"], chart["y_label"]), (None, "Score"))
+        self.assertEqual([(box["label"], box["median"]) for box in chart["elements"]], [("A", 2), ("B", 3)])
 
     def test_pie(self):
         chart = self.chart("plt.pie([90, 10], labels=['No', 'Yes'], startangle=90)")
@@ -484,6 +521,17 @@ class SandboxTest(InterpreterTest):
         self.assertEqual(self.text(code, token="secret"), "none")
         self.assertEqual(self.printed("echo ${PLACE-none}", language="bash", token="secret"), "none\n")
 
+    def test_a_variable_the_kernels_were_started_with_gets_its_first_value_again(self):
+        languages = {"python": "import os; print(os.environ['HOME'])", "bash": "echo $HOME", "javascript": "console.log(process.env.HOME)"}
+        for language, code in languages.items():
+            if language == "javascript" and not shutil.which("node"):
+                continue
+            with self.subTest(language):
+                Agent.variables = {"HOME": "/elsewhere"}
+                self.assertEqual(self.printed(code, language=language), "/elsewhere\n")
+                Agent.variables = {}
+                self.assertEqual(self.printed(code, language=language), f"{server.home}\n")
+
     def test_user_names_stay_untouched(self):
         Agent.variables = {"A": "b"}
         context = self.new_context()
@@ -516,6 +564,105 @@ class SandboxTest(InterpreterTest):
         first = self.text("random.random()")
         self.run_code("random.seed(7)")
         self.assertEqual(self.text("random.random()"), first)
+
+
+def installed(program: list[str]) -> bool:
+    """Whether it runs."""
+    try:
+        return subprocess.run(program, capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False
+
+
+@unittest.skipUnless(installed(["java", "--add-modules", "jdk.jshell", "--version"]), "needs Java with jdk.jshell")
+class JavaTest(InterpreterTest):
+    def test_values_and_output(self):
+        self.assertEqual(self.printed('System.out.println("Hello")', language="java"), "Hello\n")
+        self.assertEqual(self.text('String s = "it is"; s + " \\"quoted\\""', language="java"), 'it is "quoted"')
+        self.assertEqual(self.text('"é😀\\t\\n\\1\\\\u0041"', language="java"), "é😀\t\n\1\\u0041")
+        self.assertEqual(self.text('System.getProperty("user.dir")', language="java"), server.home)
+        self.assertEqual(self.of_type(self.run_code("int x = 5;", language="java"), "result"), [])
+
+    def test_declarations_stay(self):
+        self.run_code("int twice(int n) {\n  return 2 * n;\n}\nvar kept = List.of(1, 2);", language="java")
+        self.assertEqual(self.text("twice(kept.size())", language="java"), "4")
+
+    def test_errors(self):
+        for code, name in (("int y = nothing;", "CompilationError"), ("int[] a = {}; a[0]", "ArrayIndexOutOfBoundsException"), ("for (", "CompilationError")):
+            (error,) = self.of_type(self.run_code(code, language="java"), "error")
+            self.assertEqual(error["name"], name)
+            self.assertNotEqual(error["value"], "")
+
+    def test_variables_are_properties(self):
+        Agent.variables = {"PLACE": "global"}
+        self.assertEqual(self.text('System.getProperty("PLACE")', language="java"), "global")
+        self.assertEqual(self.text('System.getProperty("PLACE")', language="java", env_vars={"PLACE": "it's \"own\""}), "it's \"own\"")
+        self.assertEqual(self.text('System.getProperty("PLACE")', language="java"), "global")
+        self.run_code("1", language="java", env_vars={"ONCE": "x"})
+        self.assertEqual(self.text('System.getProperty("ONCE", "default")', language="java"), "default")
+
+    def test_a_client_that_goes_interrupts_its_cell(self):
+        self.run_code("int left = 1;", language="java")
+        for code in ('System.out.println("on"); Thread.sleep(600000);', 'System.out.println("on"); while (true) {}'):
+            stream = Stream(server.port, {"code": code, "language": "java"})
+            stream.until("stdout")
+            stream.close()
+            self.assertEqual(self.text("left", language="java"), "1")
+
+
+R_INSTALLED = installed(["R", "-s", "-e", "library(IRkernel)"])
+
+
+@unittest.skipUnless(R_INSTALLED, "needs R with IRkernel")
+class RTest(InterpreterTest):
+    def shown(self, code: str, **options) -> str:
+        return self.of_type(self.run_code(code, language="r", **options), "result")[0]["text"].strip()
+
+    def test_values_and_output(self):
+        self.assertEqual(self.printed('print("Hello")', language="r"), '[1] "Hello"\n')
+        self.assertEqual(self.shown("getwd()"), f'[1] "{server.home}"')
+
+    def test_errors(self):
+        self.assertEqual(len(self.of_type(self.run_code("nothing", language="r"), "error")), 1)
+
+    def test_variables(self):
+        Agent.variables = {"PLACE": "global"}
+        self.assertEqual(self.shown("Sys.getenv('PLACE')"), '[1] "global"')
+        self.assertEqual(self.shown("Sys.getenv('PLACE')", env_vars={"PLACE": "own"}), '[1] "own"')
+        self.assertEqual(self.shown("Sys.getenv('PLACE')"), '[1] "global"')
+        self.run_code("1", language="r", env_vars={"ONCE": "x"})
+        self.assertEqual(self.shown("Sys.getenv('ONCE', unset = 'default')"), '[1] "default"')
+
+
+class SupervisionTest(InterpreterTest):
+    """The interpreter is killed, and the agent starts it again."""
+
+    BUSY = {
+        "python": "import os\nprint(os.getpid(), flush=True)\nsum(range(10 ** 15))",
+        "bash": "echo $$; while true; do :; done",
+        "javascript": "console.log(process.pid); for (;;);",
+    }
+
+    def test_busy_kernels_end_with_it_and_the_next_one_serves(self):
+        streams, kernels = [], []
+        busy = dict(self.BUSY)
+        if R_INSTALLED:
+            busy["r"] = "cat(Sys.getpid(), '\\n'); flush(stdout()); repeat {}"
+        for language, code in busy.items():
+            if language != "javascript" or shutil.which("node"):
+                streams.append(Stream(server.port, {"code": code, "language": language}))
+                kernels.append(os.pidfd_open(int(streams[-1].until("stdout")["text"])))
+        server.process.kill()
+        server.process.wait()
+        for kernel in kernels:
+            self.assertTrue(select.select([kernel], [], [], LIMIT)[0])
+            os.close(kernel)
+        for stream in streams:
+            stream.close()
+        server.start()
+        self.assertEqual(self.text("6 * 7"), "42")
+        languages = {entry["language"] for entry in json.loads(server.request("GET", "/contexts")[1])}
+        self.assertLessEqual({"python", "javascript", "bash"}, languages)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ from matplotlib.container import BarContainer
 from matplotlib.patches import Wedge
 
 _boxes: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+_lying: weakref.WeakSet = weakref.WeakSet()  # axes whose boxes lie on their side
+_UNIT = re.compile(r"\s\(([^()]+)\)|\[([^\[\]]+)\]")
 
 
 def remember_boxes(axes_module):
@@ -18,16 +20,20 @@ def remember_boxes(axes_module):
     def bxp(axes, bxpstats, *arguments, **options):
         drawn = draw(axes, bxpstats, *arguments, **options)
         _boxes.setdefault(axes, []).extend(bxpstats)
+        # matplotlib 3.10 renames the option.
+        if options.get("orientation") == "horizontal" or options.get("vert") is False:
+            _lying.add(axes)
         return drawn
 
     axes_module.Axes.bxp = bxp
 
 
 def chart_of(figure) -> dict | None:
+    """None for a figure in which nothing is drawn yet."""
+    if not any(axes.has_data() for axes in figure.axes):
+        return None
     charts = [_chart(axes) for axes in figure.axes]
     title = figure._suptitle.get_text() if figure._suptitle is not None else None
-    if not charts:
-        return None
     if len(charts) == 1:
         return charts[0] | {"title": charts[0]["title"] or title}
     return {"type": "superchart", "title": title, "elements": charts}
@@ -37,16 +43,20 @@ def _chart(axes) -> dict:
     slices = [patch for patch in axes.patches if isinstance(patch, Wedge)]
     bars = [container for container in axes.containers if isinstance(container, BarContainer)]
     clouds = [collection for collection in axes.collections if isinstance(collection, PathCollection)]
+    # Lines across the whole axes (axhline and its like) are not measured in its data, and are no data.
+    lines = [line for line in axes.lines if line.get_transform() == axes.transData]
     chart = {"title": axes.get_title() or None}
     if slices:
         return chart | {"type": "pie", "elements": [_slice(patch) for patch in slices]}
-    chart |= _labels(axes)
     if _boxes.get(axes) and axes.lines:
-        return chart | {"type": "box_and_whisker", "elements": [_box(n, box) for n, box in enumerate(_boxes[axes], 1)]}
+        boxes = [_box(n, box) for n, box in enumerate(_boxes[axes], 1)]
+        return chart | _labels(axes, axes in _lying) | {"type": "box_and_whisker", "elements": boxes}
     if bars:
-        return chart | {"type": "bar", "elements": [bar for n, group in enumerate(bars) for bar in _bars(axes, n, group)]}
-    if axes.lines:
-        elements = [_points(axes, _name(line, f"Line {n}"), *_line(axes, line)) for n, line in enumerate(axes.lines)]
+        elements = [bar for n, group in enumerate(bars) for bar in _bars(axes, n, group)]
+        return chart | _labels(axes, _lies(bars[0])) | {"type": "bar", "elements": elements}
+    chart |= _labels(axes)
+    if lines:
+        elements = [_points(axes, _name(line, f"Line {n}"), *_line(axes, line)) for n, line in enumerate(lines)]
         return chart | _ticks(axes) | {"type": "line", "elements": elements}
     if clouds:
         elements = [_points(axes, _name(cloud, f"Scatter {n}"), *cloud.get_offsets().T) for n, cloud in enumerate(clouds)]
@@ -59,12 +69,13 @@ def _name(artist, otherwise: str) -> str:
     return otherwise if label.startswith("_") else label
 
 
-def _labels(axes) -> dict:
+def _labels(axes, lying: bool = False) -> dict:
+    """What lies on its side is told as if it stood: x is where its names are."""
     labels = {}
-    for name, axis in (("x", axes.xaxis), ("y", axes.yaxis)):
+    for name, axis in zip("yx" if lying else "xy", (axes.xaxis, axes.yaxis)):
         text = axis.get_label().get_text()
-        unit = re.search(r"\(([^()]+)\)\s*$", text)
-        labels |= {f"{name}_label": text or None, f"{name}_unit": unit.group(1) if unit else None}
+        unit = _UNIT.search(text)
+        labels |= {f"{name}_label": text or None, f"{name}_unit": unit[1] or unit[2] if unit else None}
     return labels
 
 
@@ -109,8 +120,12 @@ def _points(axes, label: str, xs, ys) -> dict:
     return {"label": label, "points": [list(point) for point in zip(*columns)]}
 
 
+def _lies(group) -> bool:
+    return group.orientation == "horizontal"
+
+
 def _bars(axes, index: int, group) -> list[dict]:
-    across = group.orientation == "horizontal"
+    across = _lies(group)
     axis = axes.yaxis if across else axes.xaxis
     names = {
         round(float(place), 6): label.get_text()

@@ -3,7 +3,6 @@
 import os
 import sys
 
-_base = dict(os.environ)
 _pushed: list[dict[str, str | None]] = []
 
 
@@ -16,7 +15,7 @@ def _restore(variables: dict[str, str | None]):
 
 
 def set_environment(variables: dict[str, str], removed: list[str]):
-    _restore({name: _base.get(name) for name in removed})
+    _restore(dict.fromkeys(removed))
     os.environ.update(variables)
 
 

@@ -1,6 +1,9 @@
 """IPython's kernel, set up for output that programs read."""
 
+import ctypes
 import logging
+import os
+import signal
 import sys
 
 import zmq
@@ -15,6 +18,17 @@ import cube_display  # noqa: E402
 import cube_session  # noqa: E402,F401 found in sys.modules by the snippets of languages.py
 
 
+PR_SET_PDEATHSIG = 1  # of linux/prctl.h
+
+
+def die_with(parent: int):
+    """Has the kernel end when the interpreter is killed, whatever the cell is doing. IPython's own watch cannot while a
+    cell computes in C."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        sys.exit("the interpreter is gone")
+
+
 class Application(IPKernelApp):
     def init_iopub(self, context):
         context.setsockopt(zmq.SNDHWM, 0)  # an output is never dropped, but waits here
@@ -22,6 +36,7 @@ class Application(IPKernelApp):
 
 
 if __name__ == "__main__":
+    die_with(int(os.environ["JPY_PARENT_PID"]))  # set by jupyter_client
     # The cells import from their own directory first; ours stays reachable for cube_charts, imported when needed.
     sys.path.append(sys.path[0])
     sys.path[0] = ""
