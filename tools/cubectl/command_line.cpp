@@ -78,14 +78,14 @@ int explain(CLI::App& app, const CLI::ParseError& error) {
   return misused;
 }
 
-}  // namespace
-
 const CLI::Validator name_and_value(
     [](std::string& text) {
       const std::size_t equals = text.find('=');
       return equals == std::string::npos || equals == 0 ? "'" + text + "' is not NAME=VALUE" : std::string();
     },
     "", "name_and_value");
+
+}  // namespace
 
 CommandLine::CommandLine() : app("cubectl: the command line of a cubed daemon", "cubectl") {
   app.set_version_flag("--version", std::string("cubectl ") + CUBED_VERSION);
@@ -109,7 +109,10 @@ CLI::App* CommandLine::group(const std::string& name, const std::string& descrip
 
 CLI::Option* add_repeated(CLI::App* command, const std::string& name, std::vector<std::string>& values,
                           const std::string& description) {
-  return command->add_option(name, values, description + "; may be repeated")->allow_extra_args(false);
+  return command->add_option(name, values, description + "; may be repeated")
+      ->type_name("NAME=VALUE")
+      ->allow_extra_args(false)
+      ->check(name_and_value);
 }
 
 std::map<std::string, std::string> to_map(const std::vector<std::string>& pairs) {

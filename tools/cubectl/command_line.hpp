@@ -64,12 +64,9 @@ void add_snapshot_commands(CommandLine& line);
 void add_status_command(CommandLine& line);
 void add_completion_commands(CommandLine& line);
 
-/// An option that may be given again and again.
+/// An option of NAME=VALUE that may be given again and again.
 CLI::Option* add_repeated(CLI::App* command, const std::string& name, std::vector<std::string>& values,
                           const std::string& description);
-
-/// Refuses what is not NAME=VALUE.
-extern const CLI::Validator name_and_value;
 
 /// "a=b=c" to {"a", "b=c"}.
 std::map<std::string, std::string> to_map(const std::vector<std::string>& pairs);

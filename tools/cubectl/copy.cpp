@@ -252,7 +252,8 @@ void add_copy_command(CommandLine& line, CLI::App& group) {
       ->type_name(copy_type);
   command->add_option("-u,--user", options->user, "whose files they are inside [the sandbox's default user]");
   command->footer(
-      "PATH is here, SANDBOX:PATH is in a sandbox, relative to the user's home. Directories are copied with "
+      "PATH is here (write ./a:b if it has a colon), SANDBOX:PATH is in a sandbox, relative to the user's "
+      "home. Directories are copied with "
       "all that is\n"
       "in them, into a destination that is there or as one that is not; permissions go along. Links are "
       "copied as the\n"

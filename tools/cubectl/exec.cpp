@@ -146,8 +146,7 @@ awaitable<Outcome> shell(Session& session, const ShellOptions& options) {
 void add_where(CLI::App* command, WhoAndWhere& where) {
   command->add_option("-u,--user", where.user, "whom to be inside [the sandbox's default user]");
   command->add_option("-c,--cwd", where.directory, "working directory [the user's home]");
-  add_repeated(command, "-e,--env", where.environment, "NAME=VALUE of the environment")
-      ->check(name_and_value);
+  add_repeated(command, "-e,--env", where.environment, "an environment variable");
 }
 
 }  // namespace

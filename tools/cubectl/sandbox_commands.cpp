@@ -134,9 +134,9 @@ void add_create(CommandLine& line, CLI::App& group) {
       ->type_name(template_type)
       ->capture_default_str();
   add_timeout(command, options->timeout, "how long it lives");
-  add_repeated(command, "-e,--env", options->environment, "NAME=VALUE for everything that runs in it")
-      ->check(name_and_value);
-  add_repeated(command, "--metadata", options->metadata, "NAME=VALUE to find it by")->check(name_and_value);
+  add_repeated(command, "-e,--env", options->environment,
+               "an environment variable of everything that runs in it");
+  add_repeated(command, "--metadata", options->metadata, "to find it by");
   auto* pause = command->add_flag("--auto-pause", options->auto_pause,
                                   "pause it at its timeout, instead of killing it");
   command->add_flag("--auto-resume", options->auto_resume, "resume it when it is used")->needs(pause);
@@ -156,8 +156,7 @@ void add_list(CommandLine& line, CLI::App& group) {
                            states == "paused,running";
         return known ? std::string() : "must be running, paused or both with a comma";
       });
-  add_repeated(command, "-m,--metadata", options->metadata, "NAME=VALUE that they were created with")
-      ->check(name_and_value);
+  add_repeated(command, "-m,--metadata", options->metadata, "only those created with it");
   line.runs(command, options, list);
 }
 
