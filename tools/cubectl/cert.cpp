@@ -60,10 +60,10 @@ Result<void> make(Options& options) {
 
 }  // namespace
 
-void add_certificate_commands(CLI::App& app) {
+void add_certificate_commands(CommandLine& line) {
   const auto options = std::make_shared<Options>();
   options->request.directory = default_directory();
-  auto* command = app.add_subcommand(
+  auto* command = line.app.add_subcommand(
       "cert",
       "make a certificate for DOMAIN and *.DOMAIN, and the local authority that clients are to trust");
   command
@@ -83,11 +83,13 @@ void add_certificate_commands(CLI::App& app) {
   command->add_option("--port", options->port, "the daemon's, for the lines that are printed")
       ->check(CLI::Range(1, 65535))
       ->capture_default_str();
-  command->callback([options] {
-    const auto made = make(*options);
-    if (made.ok()) return;
-    std::fprintf(stderr, "cubectl: %s\n", made.error().describe().c_str());
-    throw CLI::RuntimeError(1);
+  command->callback([&line, options] {
+    line.immediate = [options] {
+      const auto made = make(*options);
+      if (made.ok()) return 0;
+      complain(made.error());
+      return 1;
+    };
   });
 }
 

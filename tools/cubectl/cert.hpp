@@ -1,13 +1,11 @@
 // cubectl cert: certificates for a daemon that speaks TLS.
 #pragma once
 
-namespace CLI {
-class App;
-}
+#include "command_line.hpp"
 
 namespace cube::cubectl {
 
-/// Adds the subcommand. It needs no daemon and ends the program itself when it fails.
-void add_certificate_commands(CLI::App& app);
+/// Adds the subcommand, which needs no daemon.
+void add_certificate_commands(CommandLine& line);
 
 }  // namespace cube::cubectl
