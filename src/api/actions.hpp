@@ -25,6 +25,9 @@ Answering refresh_sandbox(const Context&, Call&);
 Answering pause_sandbox(const Context&, Call&);
 Answering resume_sandbox(const Context&, Call&);
 
+// sandbox_network.cpp
+Answering set_sandbox_network(const Context&, Call&);
+
 // checkpoints.cpp; E2B calls them snapshots
 Answering take_snapshot(const Context&, Call&);
 Answering list_snapshots(const Context&, Call&);

@@ -25,7 +25,7 @@ constexpr Route routes[] = {
     {"POST", "/sandboxes/{}/fork", fork_sandbox},
     {"POST", "/sandboxes/{}/rollback", rollback_sandbox},  // ours
     {"POST", "/sandboxes/{}/snapshots", take_snapshot},
-    {"PUT", "/sandboxes/{}/network"},
+    {"PUT", "/sandboxes/{}/network", set_sandbox_network},
     {"GET", "/sandboxes/{}/metrics"},
     {"GET", "/sandboxes/{}/logs"},
     {"GET", "/v2/sandboxes/{}/logs"},

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "api/json_reader.hpp"
+#include "api/network_request.hpp"
 
 namespace cube::api {
 namespace {
@@ -73,7 +74,7 @@ Result<void> read_create_field(std::string_view name, JsonValue value, CreateFie
   if (name == "autoPause") return read_field(value, name, fields.auto_pause);
   if (name == "autoPauseMemory") return read_field(value, name, fields.auto_pause_memory);
   if (name == "autoResume") return read_auto_resume(value, name, fields.auto_resume);
-  if (name == "network") return accept_only_default(value, name, element_type::OBJECT);
+  if (name == "network") return read_network(value, name, fields.request.network);
   if (name == "mcp") return accept_only_default(value, name, element_type::OBJECT);
   if (name == "iam") return accept_only_default(value, name, element_type::OBJECT);
   if (name == "volumeMounts") return accept_only_default(value, name, element_type::ARRAY);

@@ -5,9 +5,11 @@
 
 #include "api/image_request.hpp"
 #include "api/list_query.hpp"
+#include "api/network_request.hpp"
 #include "api/sandbox_requests.hpp"
 #include "api/time_text.hpp"
 #include "proxy/headers.hpp"
+#include "proxy/signed_url.hpp"
 #include "proxy/target.hpp"
 
 using namespace cube;
@@ -15,7 +17,7 @@ using namespace cube;
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   if (size == 0) return 0;
   const std::string text(reinterpret_cast<const char*>(data) + 1, size - 1);
-  switch (data[0] % 6) {
+  switch (data[0] % 7) {
     case 0: {
       const auto request = api::parse_create(text, api::Generation::v2);
       if (request.ok() && (request->timeout.count() <= 0 || request->timeout > node::longest_timeout))
@@ -44,6 +46,22 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
       if (!cursor.ok()) break;
       const auto again = api::parse_cursor(api::write_cursor(*cursor));
       if (!again.ok() || again->started_at != cursor->started_at || again->id != cursor->id) __builtin_trap();
+      break;
+    }
+    case 5: {
+      const auto rules = api::parse_network_update(text);
+      if (rules.ok())
+        for (const std::string& destination : rules->deny_out)
+          if (!api::is_destination(destination)) __builtin_trap();
+      static_cast<void>(api::is_domain_pattern(text));
+      if (api::is_host_mask(text)) {
+        http::Headers headers;
+        proxy::mask_host(headers, text, 65535);
+        if (headers.get("Host")->find_first_of("\r\n/@ ${}") != std::string_view::npos) __builtin_trap();
+      }
+      const auto url = proxy::parse_signed_url({"GET", "/files?" + text, {}});
+      if (const auto* parsed = std::get_if<proxy::SignedUrl>(&url))
+        static_cast<void>(proxy::is_signed_with(*parsed, "token"));
       break;
     }
     default: {

@@ -46,7 +46,6 @@ TEST_CASE("create refuses what is not supported yet and names it") {
   const auto [field, name] = GENERATE(table<std::string, std::string>({
       {R"("network":{"rules":{"a.org":[{}]}})", "'network.rules.a.org'"},
       {R"("network":{"egressProxy":{"host":"x"}})", "'network.egressProxy.host'"},
-      {R"("network":{"allowPublicTraffic":false})", "'network.allowPublicTraffic'"},
       {R"("network":{"httpsPorts":[443]})", "'network.httpsPorts'"},
       {R"("mcp":{"github":{"token":"x"}})", "'mcp.github.token'"},
       {R"("iam":{"tokens":{"a":{"audience":"b"}}})", "'iam.tokens.a.audience'"},
@@ -486,7 +485,6 @@ TEST_CASE("unknown paths are 404, known paths with another method 405, what is t
   problem(fixture.call("DELETE", "/health"), 405);
   for (const std::string path : {"/v3/templates", "/templates/tags", "/volumes"})
     CHECK(contains(problem(fixture.call("POST", path), 501), "not supported"));
-  problem(fixture.call("PUT", "/sandboxes/x/network"), 501);
   for (const std::string path : {"/sandboxes/metrics", "/sandboxes/x/metrics", "/sandboxes/x/logs"})
     problem(fixture.call("GET", path), 501);
 }
