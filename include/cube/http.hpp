@@ -28,6 +28,7 @@ class Headers {
   Headers() = default;
   Headers(std::initializer_list<std::pair<std::string, std::string>> fields) : fields_(fields) {}
 
+  void reserve(std::size_t count) { fields_.reserve(count); }
   void add(std::string name, std::string value) { fields_.emplace_back(std::move(name), std::move(value)); }
   void set(std::string_view name, std::string value);
   void remove(std::string_view name);

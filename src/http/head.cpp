@@ -55,10 +55,14 @@ bool is_status_line(std::string_view line) {
 
 // --- llhttp ----------------------------------------------------------------------------------------------------
 
+constexpr std::size_t usual_header_count = 16;
+
 struct Collected {
   std::string method, target, name, value;
   Headers headers;
   bool complete = false;
+
+  Collected() { headers.reserve(usual_header_count); }
 };
 
 Collected& of(llhttp_t* parser) { return *static_cast<Collected*>(parser->data); }
@@ -73,8 +77,9 @@ const llhttp_settings_t& parser_settings() {
     s.on_header_value = [](llhttp_t* p, const char* at, std::size_t n) { return of(p).value.append(at, n), 0; };
     s.on_header_value_complete = [](llhttp_t* p) {
       Collected& c = of(p);
-      c.headers.add(std::exchange(c.name, {}), std::string(trim(c.value)));
-      c.value.clear();
+      std::string value = std::exchange(c.value, {});
+      if (const std::string_view bare = trim(value); bare.size() != value.size()) value = std::string(bare);
+      c.headers.add(std::exchange(c.name, {}), std::move(value));
       return 0;
     };
     // Bodies are BodyReader's business: llhttp stops where the head ends.
@@ -162,10 +167,15 @@ std::optional<Refusal> check_target_and_host(ParsedRequest& request) {
   return Refusal{400, "malformed request target"};
 }
 
-std::string field_lines(const Headers& headers) {
-  std::string text;
+// Room for a body that is sent with its head.
+constexpr std::size_t small_body = 256;
+
+void append_field_lines(std::string& text, const Headers& headers) {
+  std::size_t size = text.size() + 2;
+  for (const auto& [name, value] : headers.fields()) size += name.size() + value.size() + 4;
+  text.reserve(size + small_body);
   for (const auto& [name, value] : headers.fields()) text.append(name).append(": ").append(value).append("\r\n");
-  return text += "\r\n";
+  text += "\r\n";
 }
 
 }  // namespace
@@ -184,6 +194,7 @@ HeadCollector::State HeadCollector::end_line() {
 
 HeadCollector::State HeadCollector::feed(std::string_view input, std::size_t& consumed) {
   consumed = 0;
+  if (text_.empty()) text_.reserve(std::min(limit_, input.size()) + 1);
   while (consumed < input.size()) {
     const std::string_view rest = input.substr(consumed);
     const std::size_t newline = rest.find('\n');
@@ -261,12 +272,17 @@ Result<void> check_headers(const Headers& headers) {
 }
 
 std::string write_request_head(const RequestHead& head) {
-  return head.method + " " + head.target + " HTTP/1.1\r\n" + field_lines(head.headers);
+  std::string text;
+  text.append(head.method).append(" ").append(head.target).append(" HTTP/1.1\r\n");
+  append_field_lines(text, head.headers);
+  return text;
 }
 
 std::string write_response_head(const ResponseHead& head) {
   std::string text = "HTTP/1.1 " + std::to_string(head.status) + " ";
-  return text.append(reason_phrase(head.status)).append("\r\n").append(field_lines(head.headers));
+  text.append(reason_phrase(head.status)).append("\r\n");
+  append_field_lines(text, head.headers);
+  return text;
 }
 
 std::string error_body(int status, std::string_view message) {

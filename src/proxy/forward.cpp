@@ -56,11 +56,10 @@ std::uint64_t incarnation_of(const Gateway& gateway, const Target& target) {
   return info != nullptr ? info->incarnation : UINT64_MAX;
 }
 
-/// As the guest is to see it.
-http::RequestHead request_for(const Gateway& gateway, const http::RequestHead& request, const Target& target,
-                              bool upgrade) {
+/// As the guest is to see it; the sandbox may be gone.
+http::RequestHead request_for(const node::SandboxInfo* info, const http::RequestHead& request,
+                              const Target& target, bool upgrade) {
   http::RequestHead head = forwarded_request(request, target.request_target, upgrade);
-  const node::SandboxInfo* info = gateway.sandboxes.peek(target.sandbox_id);
   if (info != nullptr && !info->network.mask_request_host.empty())
     mask_host(head.headers, info->network.mask_request_host, target.port);
   return head;
@@ -99,15 +98,16 @@ asio::awaitable<Result<http::ResponseHead>> send_request(http::Exchange& exchang
 asio::awaitable<std::optional<http::ResponseHead>> try_waiting_connection(
     const Gateway& gateway, http::Exchange& exchange, const Target& target,
     std::shared_ptr<Transfer> transfer) {
-  if (!is_running(gateway, target)) {
+  const node::SandboxInfo* info = gateway.sandboxes.peek(target.sandbox_id);
+  if (info == nullptr || info->state != node::SandboxState::running) {
     gateway.pool->drop(target.sandbox_id);
     co_return std::nullopt;
   }
-  transfer->incarnation = incarnation_of(gateway, target);
+  transfer->incarnation = info->incarnation;
   auto waiting = gateway.pool->take(target.sandbox_id, transfer->incarnation, target.port);
   if (!waiting) co_return std::nullopt;
   transfer->guest = std::move(*waiting);
-  auto head = request_for(gateway, exchange.request(), target, false);
+  auto head = request_for(info, exchange.request(), target, false);
   auto response = co_await send_request(exchange, transfer, std::move(head));
   if (response.ok()) co_return std::move(*response);
   co_return std::nullopt;
@@ -139,7 +139,8 @@ asio::awaitable<std::optional<http::ResponseHead>> get_response(const Gateway& g
   }
   transfer->guest.emplace(std::move(*stream), gateway.guest_limits);
   transfer->incarnation = incarnation_of(gateway, target);
-  auto head = request_for(gateway, request, target, upgrade);
+  const node::SandboxInfo* info = gateway.sandboxes.peek(target.sandbox_id);
+  auto head = request_for(info, request, target, upgrade);
   auto response = co_await send_request(exchange, transfer, std::move(head));
   if (response.ok()) co_return std::move(*response);
   if (!transfer->client_gone) co_await send_reply(exchange, no_response(gateway, request, target, *transfer));

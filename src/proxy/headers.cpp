@@ -11,7 +11,9 @@ namespace {
 
 constexpr char lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + ('a' - 'A')) : c; }
 
-bool same(std::string_view a, std::string_view b) { return std::ranges::equal(a, b, {}, lower, lower); }
+bool same(std::string_view a, std::string_view b) {
+  return a.size() == b.size() && std::ranges::equal(a, b, {}, lower, lower);
+}
 
 std::string_view trim(std::string_view text) {
   const std::size_t first = text.find_first_not_of(" \t");
@@ -71,6 +73,7 @@ bool has_body(const http::RequestHead& request) {
 http::RequestHead forwarded_request(const http::RequestHead& request, std::string target, bool upgrade) {
   const auto listed = connection_tokens(request.headers);
   http::RequestHead head{request.method, std::move(target), {}};
+  head.headers.reserve(request.headers.fields().size() + 2);
   for (const auto& [name, value] : request.headers.fields())
     // The token is a secret between the client and the proxy.
     if (!is_hop_by_hop(listed, name) && !same(name, traffic_token_header)) head.headers.add(name, value);
