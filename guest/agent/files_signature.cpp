@@ -2,7 +2,6 @@
 #include <ctime>
 
 #include "services.hpp"
-#include "sha256.hpp"
 
 namespace cube::agent {
 

@@ -12,5 +12,7 @@
 #include "core/json_writer.hpp"
 #include "core/log.hpp"
 #include "core/result.hpp"
+#include "core/secret.hpp"
+#include "core/sha256.hpp"
 #include "core/stream.hpp"
 #include "core/vectored_io.hpp"

@@ -29,9 +29,14 @@ class Headers {
   Headers() = default;
   Headers(std::initializer_list<std::pair<std::string, std::string>> fields) : fields_(fields) {}
 
+  void reserve(std::size_t count) { fields_.reserve(count); }
   void add(std::string name, std::string value) { fields_.emplace_back(std::move(name), std::move(value)); }
   void set(std::string_view name, std::string value);
   void remove(std::string_view name);
+  template <class Condition>
+  void remove_if(Condition condition) {  ///< condition(name)
+    std::erase_if(fields_, [&](const auto& field) { return condition(std::string_view(field.first)); });
+  }
   std::optional<std::string_view> get(std::string_view name) const;  ///< the first of that name
   const std::vector<std::pair<std::string, std::string>>& fields() const { return fields_; }
 
@@ -166,6 +171,9 @@ class ClientConnection {
   asio::awaitable<Result<ResponseHead>> read_head();
   asio::awaitable<Result<std::size_t>> read_body(asio::mutable_buffer buffer);
   asio::awaitable<Result<std::string>> read_whole_body(std::size_t limit);
+
+  /// Bytes of the response's body, its framing included, that have arrived and were not read.
+  std::size_t buffered() const;
 
   /// True when the last response was read to its end and the peer keeps the connection open.
   bool reusable() const;

@@ -40,6 +40,17 @@ std::string_view to_string(SandboxState state);
 
 inline constexpr std::chrono::seconds longest_timeout{24 * 3600};
 
+/// What a sandbox may reach outside. There is no network yet, so nothing at all: what is denied is only kept.
+struct EgressRules {
+  std::vector<std::string> deny_out;  ///< IP addresses and CIDR blocks, as they were given
+};
+
+struct NetworkPolicy {
+  bool allow_public_traffic = true;  ///< false: its ports, except envd's, ask for the traffic access token
+  std::string mask_request_host;     ///< the Host its servers see, with ${PORT} for the port; empty: as sent
+  EgressRules egress;
+};
+
 struct CreateRequest {
   std::string template_ref;  ///< id, name or name:tag
   std::chrono::seconds timeout{300};
@@ -48,6 +59,7 @@ struct CreateRequest {
   bool auto_pause = false;        ///< at the deadline it is paused instead of killed
   bool auto_pause_memory = true;  ///< false: that pause keeps the disk only
   bool auto_resume = false;       ///< traffic for it resumes it
+  NetworkPolicy network;
 };
 
 struct SandboxInfo {
@@ -63,6 +75,8 @@ struct SandboxInfo {
   std::map<std::string, std::string> metadata;
   std::string envd_version;
   std::string access_token;  ///< the guest's envd token; secret
+  NetworkPolicy network;
+  std::string traffic_access_token;  ///< secret; empty where public traffic is allowed
   bool auto_pause = false;
   bool auto_pause_memory = true;
   bool auto_resume = false;
@@ -124,6 +138,12 @@ class Sandboxes {
   /// Running (or paused) sandboxes only.
   virtual Result<SandboxInfo> get(std::string_view id) const = 0;
 
+  /// The same without a copy, or null. Not to be kept over a suspension.
+  virtual const SandboxInfo* peek(std::string_view id) const = 0;
+
+  /// Every running or paused sandbox, in no order and without copies.
+  virtual void for_each(const std::function<void(const SandboxInfo&)>& visit) const = 0;
+
   /// Every running or paused sandbox, newest first; ties by id.
   virtual std::vector<SandboxInfo> list() const = 0;
 
@@ -170,6 +190,9 @@ class Sandboxes {
 
   /// Sets the deadline to now + timeout, earlier or later; zero or less is now.
   virtual asio::awaitable<Result<void>> set_timeout(std::string id, std::chrono::seconds timeout) = 0;
+
+  /// Replaces what the sandbox may reach outside.
+  virtual asio::awaitable<Result<void>> set_egress(std::string id, EgressRules egress) = 0;
 
   /// Only ever extends.
   virtual asio::awaitable<Result<void>> extend(std::string id, std::chrono::seconds duration) = 0;

@@ -32,6 +32,9 @@ Answering get_latest_metrics(const Context&, Call&);
 Answering get_sandbox_logs_v1(const Context&, Call&);
 Answering get_sandbox_logs_v2(const Context&, Call&);
 
+// sandbox_network.cpp
+Answering set_sandbox_network(const Context&, Call&);
+
 // checkpoints.cpp; E2B calls them snapshots
 Answering take_snapshot(const Context&, Call&);
 Answering list_snapshots(const Context&, Call&);

@@ -3,16 +3,6 @@
 namespace cube::api {
 namespace {
 
-// Takes the same time wherever the first difference is; only the length of the key can be told.
-bool same_secret(std::string_view given, std::string_view secret) {
-  unsigned difference = given.size() == secret.size() ? 0 : 1;
-  for (std::size_t i = 0; i < given.size(); ++i) {
-    const char expected = secret.empty() ? '\0' : secret[i % secret.size()];
-    difference |= static_cast<unsigned char>(given[i]) ^ static_cast<unsigned char>(expected);
-  }
-  return difference == 0;
-}
-
 std::optional<std::string_view> bearer_token(const http::Headers& headers) {
   const auto value = headers.get("Authorization");
   constexpr std::string_view scheme = "Bearer ";

@@ -42,6 +42,10 @@ constexpr Schema schemas[] = {
     {"SandboxRefreshRequest", "duration:integer?", "Seconds from now, 15 to 3600; only ever extends"},
     {"SandboxPauseRequest", "memory:boolean? requireHealthyGuest:boolean?",
      "memory false keeps the file system only; requireHealthyGuest fails if the agent is silent"},
+    {"SandboxNetworkUpdate",
+     "denyOut:[string]? allowOut:[string]? rules:object? egressProxy:object? dnsServers:[string]? "
+     "allow_internet_access:boolean?",
+     "IPs and CIDRs; what is left out is cleared"},
     {"SandboxForkRequest", "timeout:integer? count:integer?", "1 to 100 copies"},
     {"SandboxForkResult", "sandbox:Sandbox error:Error", "One of the two"},
     {"SandboxRollbackRequest", "snapshotID!:string", "Its own, or one that it descends from"},

@@ -26,7 +26,7 @@ constexpr Route routes[] = {
     {"POST", "/sandboxes/{}/fork", fork_sandbox},
     {"POST", "/sandboxes/{}/rollback", rollback_sandbox},  // ours
     {"POST", "/sandboxes/{}/snapshots", take_snapshot},
-    {"PUT", "/sandboxes/{}/network"},
+    {"PUT", "/sandboxes/{}/network", set_sandbox_network},
     {"GET", "/sandboxes/{}/metrics", get_sandbox_metrics},
     {"GET", "/sandboxes/{}/logs", get_sandbox_logs_v1},
     {"GET", "/v2/sandboxes/{}/logs", get_sandbox_logs_v2},

@@ -14,9 +14,18 @@ void write_identity(JsonWriter& json, const node::SandboxInfo& info) {
   if (!info.template_name.empty()) json.key("alias").value(info.template_name);
 }
 
-void write_access(JsonWriter& json, const node::SandboxInfo& info, const std::string& domain) {
+void write_envd_access(JsonWriter& json, const node::SandboxInfo& info, const std::string& domain) {
   if (!info.access_token.empty()) json.key("envdAccessToken").value(info.access_token);
   if (!domain.empty()) json.key("domain").value(domain);
+}
+
+void write_network(JsonWriter& json, const node::NetworkPolicy& network) {
+  json.key("network").begin_object().key("allowPublicTraffic").value(network.allow_public_traffic);
+  if (!network.mask_request_host.empty()) json.key("maskRequestHost").value(network.mask_request_host);
+  json.key("allowOut").begin_array().end_array();
+  json.key("denyOut").begin_array();
+  for (const std::string& destination : network.egress.deny_out) json.value(destination);
+  json.end_array().end_object();
 }
 
 void write_status(JsonWriter& json, const node::SandboxInfo& info) {
@@ -38,7 +47,8 @@ std::string sandbox_json(const node::SandboxInfo& info, const std::string& domai
   JsonWriter json;
   json.begin_object();
   write_identity(json, info);
-  write_access(json, info, domain);
+  write_envd_access(json, info, domain);
+  if (!info.traffic_access_token.empty()) json.key("trafficAccessToken").value(info.traffic_access_token);
   json.end_object();
   return json.take();
 }
@@ -47,9 +57,10 @@ std::string sandbox_detail_json(const node::SandboxInfo& info, const std::string
   JsonWriter json;
   json.begin_object();
   write_identity(json, info);
-  write_access(json, info, domain);
+  write_envd_access(json, info, domain);
   write_status(json, info);
   json.key("allowInternetAccess").value(false);
+  write_network(json, info.network);
   json.key("lifecycle")
       .begin_object()
       .key("autoResume")

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "api/json_reader.hpp"
+#include "api/network_request.hpp"
 
 namespace cube::api {
 namespace {
@@ -73,8 +74,12 @@ Result<void> read_create_field(std::string_view name, JsonValue value, CreateFie
   if (name == "autoPause") return read_field(value, name, fields.auto_pause);
   if (name == "autoPauseMemory") return read_field(value, name, fields.auto_pause_memory);
   if (name == "autoResume") return read_auto_resume(value, name, fields.auto_resume);
-  if (name == "network") return accept_only_default(value, name, element_type::OBJECT);
-  if (name == "mcp") return accept_only_default(value, name, element_type::OBJECT);
+  if (name == "network") return read_network(value, name, fields.request.network);
+  if (name == "mcp") {
+    // Nothing to do here: SDKs start the gateway themselves, by a command in the sandbox.
+    if (value.is_null() || value.type() == element_type::OBJECT) return {};
+    return field_error(name, "must be an object");
+  }
   if (name == "iam") return accept_only_default(value, name, element_type::OBJECT);
   if (name == "volumeMounts") return accept_only_default(value, name, element_type::ARRAY);
   return refuse_unknown(value, name);

@@ -77,6 +77,10 @@ ParseOutcome parse_command_line(int argc, char** argv) {
       ->capture_default_str();
   app.add_option("--max-sandboxes", config.max_sandboxes)->capture_default_str();
   app.add_option("--max-connections", config.max_connections)->capture_default_str();
+  app.add_option("--max-connections-per-sandbox", config.max_connections_per_sandbox,
+                 "requests on their way into one sandbox at a time; more are answered with 429")
+      ->check(CLI::Range(1, 4000))
+      ->capture_default_str();
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

@@ -27,6 +27,7 @@ struct Config {
   double warm_memory_percent = 10;   ///< of the host's memory
   std::uint32_t vm_shells = 16;
   std::uint32_t max_connections = 16'384;
+  std::uint32_t max_connections_per_sandbox = 2048;
 };
 
 /// Where the API listens.

@@ -165,12 +165,15 @@ Result<void> run(const Config& config) {
   api_settings.api_key = key.value;
   api_settings.domain = config.domain;
   api_settings.image_directory = config.image_directory;
+  proxy::Settings proxy_settings;
+  proxy_settings.connections_per_sandbox = config.max_connections_per_sandbox;
   http::Limits limits;
   limits.connections = config.max_connections;
-  http::Server server(loop.get_executor(),
-                      proxy::make_handler(loop.get_executor(), **sandboxes,
-                                          api::make_handler(api_settings, **sandboxes, **catalogue)),
-                      limits);
+  http::Server server(
+      loop.get_executor(),
+      proxy::make_handler(loop.get_executor(), **sandboxes,
+                          api::make_handler(api_settings, **sandboxes, **catalogue), proxy_settings),
+      limits);
   const auto port = server.listen(endpoint->address, endpoint->port, *tls);
   if (!port) return port.error();
 

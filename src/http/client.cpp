@@ -239,6 +239,10 @@ asio::awaitable<Result<std::string>> ClientConnection::read_whole_body(std::size
   return Impl::read_whole_body(impl_, limit);
 }
 
+std::size_t ClientConnection::buffered() const {
+  return impl_ && impl_->wire ? impl_->wire->connection->input().size() : 0;
+}
+
 bool ClientConnection::reusable() const { return impl_ && impl_->reusable(); }
 
 std::unique_ptr<Stream> ClientConnection::release() {

@@ -8,7 +8,7 @@
 namespace cube::http {
 namespace {
 
-constexpr std::size_t input_capacity = 32 << 10;
+constexpr std::size_t input_capacity = 64 << 10;
 constexpr std::chrono::seconds gentle_close_time{2};
 
 class RawStream final : public Stream {
@@ -19,7 +19,9 @@ class RawStream final : public Stream {
   asio::awaitable<Result<std::size_t>> read_some(asio::mutable_buffer buffer) override {
     return read(connection_, buffer);
   }
-  asio::awaitable<Result<void>> write(asio::const_buffer buffer) override { return send(connection_, buffer); }
+  asio::awaitable<Result<void>> write(asio::const_buffer buffer) override {
+    return send(connection_, buffer);
+  }
   void shutdown_write() override { connection_->shutdown_write(); }
   void close() override { connection_->close(); }
 
@@ -34,7 +36,8 @@ class RawStream final : public Stream {
     connection->consume(count);
     co_return count;
   }
-  static asio::awaitable<Result<void>> send(std::shared_ptr<Connection> connection, asio::const_buffer buffer) {
+  static asio::awaitable<Result<void>> send(std::shared_ptr<Connection> connection,
+                                            asio::const_buffer buffer) {
     co_return co_await connection->send(buffer);
   }
 
@@ -49,6 +52,7 @@ Connection::Connection(asio::any_io_executor executor, std::unique_ptr<Stream> s
       remote_(std::move(remote)),
       input_(input_capacity),
       input_changed_(executor_),
+      alarm_(executor_),
       space_(executor_),
       write_idle_(executor_) {}
 
@@ -65,7 +69,9 @@ asio::awaitable<void> Connection::read_all(std::shared_ptr<Connection> self) {
     const auto count = co_await self->stream_->read_some(self->input_.writable());
     if (!count.ok() || *count == 0) break;
     self->input_.commit(*count);
-    self->input_changed_.notify();
+    // Whoever waits for these bytes has its turn before the next read: mostly it takes them all, and the next
+    // ones come to the same memory.
+    self->input_changed_.wake_now();
   }
   self->end_input();
 }
@@ -78,8 +84,28 @@ void Connection::consume(std::size_t count) {
 }
 
 asio::awaitable<void> Connection::wait_for_input(SteadyTime deadline) {
-  while (input_.empty() && !ended_ && std::chrono::steady_clock::now() < deadline)
-    co_await input_changed_.wait_until(deadline);
+  while (input_.empty() && !ended_ && std::chrono::steady_clock::now() < deadline) {
+    set_alarm(deadline);
+    co_await input_changed_.wait();
+  }
+}
+
+/// An alarm that is due earlier than it has to be stays, and is set again then: deadlines of requests that
+/// follow each other cost nothing.
+void Connection::set_alarm(SteadyTime deadline) {
+  deadline_ = deadline;
+  if (deadline >= alarm_at_) return;
+  alarm_at_ = deadline;
+  alarm_.expires_at(deadline);
+  alarm_.async_wait([weak = weak_from_this()](const asio::error_code& cancelled) {
+    const auto self = weak.lock();
+    if (cancelled || !self) return;
+    self->alarm_at_ = SteadyTime::max();
+    if (std::chrono::steady_clock::now() < self->deadline_)
+      self->set_alarm(self->deadline_);
+    else
+      self->input_changed_.wake_now();
+  });
 }
 
 Error Connection::end_error() const {
@@ -115,7 +141,8 @@ void Connection::close() {
 
 void Connection::end_input() {
   if (std::exchange(ended_, true)) return;
-  input_changed_.notify();
+  input_changed_.wake();
+  alarm_.cancel();
   if (auto callback = std::exchange(end_callback_, nullptr)) callback();
 }
 

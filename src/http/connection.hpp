@@ -1,5 +1,5 @@
-// Connection: a stream on which a read is always outstanding into a bounded buffer, so that the peer's going is
-// seen even while nobody reads. When the buffer is full reading stops: back-pressure reaches the peer.
+// Connection: a stream on which a read is always outstanding into a bounded buffer, so that the peer's going
+// is seen even while nobody reads. When the buffer is full reading stops: back-pressure reaches the peer.
 #pragma once
 
 #include <cube/http.hpp>
@@ -9,6 +9,7 @@
 
 #include "http/event.hpp"
 #include "http/ring_buffer.hpp"
+#include "http/signal.hpp"
 
 namespace cube::http {
 
@@ -45,8 +46,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   /// Drops the connection. Waiting operations end with `cancelled`.
   void close();
 
-  /// Ends our side, then lets the peer read what was sent before the connection is dropped: closing with input
-  /// unread would make the kernel answer with a reset that can overtake the response.
+  /// Ends our side, then lets the peer read what was sent before the connection is dropped: closing with
+  /// input unread would make the kernel answer with a reset that can overtake the response.
   asio::awaitable<void> close_gently();
 
   /// Called once when the input ends, at once if it already has; an empty function takes it back.
@@ -58,12 +59,16 @@ class Connection : public std::enable_shared_from_this<Connection> {
  private:
   static asio::awaitable<void> read_all(std::shared_ptr<Connection> self);
   void end_input();
+  void set_alarm(SteadyTime deadline);
 
   asio::any_io_executor executor_;
   std::unique_ptr<Stream> stream_;
   std::string remote_;
   RingBuffer input_;
-  Event input_changed_;
+  Signal input_changed_;
+  asio::steady_timer alarm_;  ///< for who waits for input with a deadline
+  SteadyTime alarm_at_ = SteadyTime::max();
+  SteadyTime deadline_ = SteadyTime::max();  ///< of the last who did; mostly later than the alarm
   Event space_;
   Event write_idle_;
   bool writing_ = false;

@@ -12,7 +12,11 @@ namespace {
 
 // --- Syntax: what llhttp, loose as distributions compile it, would let pass ----------------------------------
 
-std::optional<Refusal> check_field_lines(std::string_view text, const Limits& limits) {
+constexpr std::size_t usual_header_count = 16;
+
+// One pass checks the fields and takes them, so there is no second reading that could differ.
+std::optional<Refusal> read_field_lines(std::string_view text, const Limits& limits, Headers& headers) {
+  headers.reserve(usual_header_count);
   std::size_t count = 0;
   while (text != "\r\n") {
     const std::string_view line = text.substr(0, text.find("\r\n"));
@@ -24,6 +28,7 @@ std::optional<Refusal> check_field_lines(std::string_view text, const Limits& li
       return Refusal{400, "malformed header field name"};
     if (!is_field_value(line.substr(colon + 1)))
       return Refusal{400, "control character in a header field value"};
+    headers.add(std::string(line.substr(0, colon)), std::string(trim(line.substr(colon + 1))));
   }
   return std::nullopt;
 }
@@ -55,13 +60,12 @@ bool is_status_line(std::string_view line) {
 
 // --- llhttp ----------------------------------------------------------------------------------------------------
 
-struct Collected {
-  std::string method, target, name, value;
-  Headers headers;
+struct RequestLine {
+  std::string method, target;
   bool complete = false;
 };
 
-Collected& of(llhttp_t* parser) { return *static_cast<Collected*>(parser->data); }
+RequestLine& of(llhttp_t* parser) { return *static_cast<RequestLine*>(parser->data); }
 
 const llhttp_settings_t& parser_settings() {
   static const llhttp_settings_t settings = [] {
@@ -69,26 +73,20 @@ const llhttp_settings_t& parser_settings() {
     llhttp_settings_init(&s);
     s.on_method = [](llhttp_t* p, const char* at, std::size_t n) { return of(p).method.append(at, n), 0; };
     s.on_url = [](llhttp_t* p, const char* at, std::size_t n) { return of(p).target.append(at, n), 0; };
-    s.on_header_field = [](llhttp_t* p, const char* at, std::size_t n) { return of(p).name.append(at, n), 0; };
-    s.on_header_value = [](llhttp_t* p, const char* at, std::size_t n) { return of(p).value.append(at, n), 0; };
-    s.on_header_value_complete = [](llhttp_t* p) {
-      Collected& c = of(p);
-      c.headers.add(std::exchange(c.name, {}), std::string(trim(c.value)));
-      c.value.clear();
-      return 0;
-    };
-    // Bodies are BodyReader's business: llhttp stops where the head ends.
     s.on_headers_complete = [](llhttp_t* p) { return of(p).complete = true, static_cast<int>(HPE_PAUSED); };
     return s;
   }();
   return settings;
 }
 
-llhttp_errno_t run_llhttp(llhttp_type_t type, std::string_view text, llhttp_t& parser, Collected& collected) {
-  llhttp_init(&parser, type, &parser_settings());
-  parser.data = &collected;
-  const llhttp_errno_t error = llhttp_execute(&parser, text.data(), text.size());
-  return collected.complete ? HPE_OK : error;
+// The fields are read already: llhttp gets a head that has none.
+llhttp_errno_t run_llhttp(std::string_view line, llhttp_t& parser, RequestLine& request) {
+  static constexpr std::string_view end = "\r\n\r\n";
+  llhttp_init(&parser, HTTP_REQUEST, &parser_settings());
+  parser.data = &request;
+  llhttp_errno_t error = llhttp_execute(&parser, line.data(), line.size());
+  if (error == HPE_OK) error = llhttp_execute(&parser, end.data(), end.size());
+  return request.complete ? HPE_OK : error;
 }
 
 Refusal refusal_of(llhttp_errno_t error, const llhttp_t& parser) {
@@ -162,10 +160,15 @@ std::optional<Refusal> check_target_and_host(ParsedRequest& request) {
   return Refusal{400, "malformed request target"};
 }
 
-std::string field_lines(const Headers& headers) {
-  std::string text;
+// Room for a body that is sent with its head.
+constexpr std::size_t small_body = 256;
+
+void append_field_lines(std::string& text, const Headers& headers) {
+  std::size_t size = text.size() + 2;
+  for (const auto& [name, value] : headers.fields()) size += name.size() + value.size() + 4;
+  text.reserve(size + small_body);
   for (const auto& [name, value] : headers.fields()) text.append(name).append(": ").append(value).append("\r\n");
-  return text += "\r\n";
+  text += "\r\n";
 }
 
 }  // namespace
@@ -184,6 +187,7 @@ HeadCollector::State HeadCollector::end_line() {
 
 HeadCollector::State HeadCollector::feed(std::string_view input, std::size_t& consumed) {
   consumed = 0;
+  if (text_.empty()) text_.reserve(std::min(limit_, input.size()) + 1);
   while (consumed < input.size()) {
     const std::string_view rest = input.substr(consumed);
     const std::size_t newline = rest.find('\n');
@@ -203,15 +207,16 @@ std::variant<ParsedRequest, Refusal> parse_request_head(std::string_view text, c
   const std::size_t line_end = text.find("\r\n");
   if (line_end == std::string_view::npos) return Refusal{400, "malformed request line"};
   if (auto refusal = check_request_line(text.substr(0, line_end))) return *refusal;
-  if (auto refusal = check_field_lines(text.substr(line_end + 2), limits)) return *refusal;
+  ParsedRequest request;
+  if (auto refusal = read_field_lines(text.substr(line_end + 2), limits, request.head.headers)) return *refusal;
 
   llhttp_t parser;
-  Collected collected;
-  const llhttp_errno_t error = run_llhttp(HTTP_REQUEST, text, parser, collected);
-  if (!collected.complete) return refusal_of(error, parser);
+  RequestLine line;
+  const llhttp_errno_t error = run_llhttp(text.substr(0, line_end), parser, line);
+  if (!line.complete) return refusal_of(error, parser);
 
-  ParsedRequest request;
-  request.head = {std::move(collected.method), std::move(collected.target), std::move(collected.headers)};
+  request.head.method = std::move(line.method);
+  request.head.target = std::move(line.target);
   request.http_1_0 = parser.http_minor == 0;
   auto framing = framing_of(request.head.headers, request.http_1_0);
   if (auto* refusal = std::get_if<Refusal>(&framing)) return *refusal;
@@ -226,17 +231,11 @@ Result<ParsedResponse> parse_response_head(std::string_view text, const Limits& 
   const std::size_t line_end = text.find("\r\n");
   if (line_end == std::string_view::npos || !is_status_line(text.substr(0, line_end)))
     return make_error(ErrorCode::unavailable, "the answer is not HTTP/1.x");
-  if (auto refusal = check_field_lines(text.substr(line_end + 2), limits))
-    return make_error(ErrorCode::unavailable, "malformed answer: " + refusal->message);
-
-  llhttp_t parser;
-  Collected collected;
-  run_llhttp(HTTP_RESPONSE, text, parser, collected);
-  if (!collected.complete) return make_error(ErrorCode::unavailable, "malformed answer");
-
   ParsedResponse response;
-  const bool http_1_0 = parser.http_minor == 0;
-  response.head = {parser.status_code, std::move(collected.headers)};
+  if (auto refusal = read_field_lines(text.substr(line_end + 2), limits, response.head.headers))
+    return make_error(ErrorCode::unavailable, "malformed answer: " + refusal->message);
+  const bool http_1_0 = text[7] == '0';
+  response.head.status = static_cast<int>(*parse_decimal(text.substr(9, 3)));
   response.keep_alive = keeps_alive(response.head.headers, http_1_0);
   const int status = response.head.status;
   if (answers_head || status < 200 || status == 204 || status == 304) return response;
@@ -261,12 +260,17 @@ Result<void> check_headers(const Headers& headers) {
 }
 
 std::string write_request_head(const RequestHead& head) {
-  return head.method + " " + head.target + " HTTP/1.1\r\n" + field_lines(head.headers);
+  std::string text;
+  text.append(head.method).append(" ").append(head.target).append(" HTTP/1.1\r\n");
+  append_field_lines(text, head.headers);
+  return text;
 }
 
 std::string write_response_head(const ResponseHead& head) {
   std::string text = "HTTP/1.1 " + std::to_string(head.status) + " ";
-  return text.append(reason_phrase(head.status)).append("\r\n").append(field_lines(head.headers));
+  text.append(reason_phrase(head.status)).append("\r\n");
+  append_field_lines(text, head.headers);
+  return text;
 }
 
 std::string error_body(int status, std::string_view message) {

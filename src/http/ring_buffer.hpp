@@ -27,6 +27,7 @@ class RingBuffer {
 
   /// A contiguous piece of free space; empty only when full.
   asio::mutable_buffer writable() {
+    if (size_ == 0) head_ = 0;  // the memory that was touched already
     const std::size_t tail = (head_ + size_) % capacity_;
     return {bytes_.get() + tail, std::min(capacity_ - size_, capacity_ - tail)};
   }

@@ -2,6 +2,7 @@
 #include <netinet/tcp.h>
 
 #include <asio/connect.hpp>
+#include <asio/post.hpp>
 #include <asio/redirect_error.hpp>
 #include <asio/steady_timer.hpp>
 #include <asio/this_coro.hpp>
@@ -25,20 +26,34 @@ Error socket_error(const asio::error_code& error, const char* operation) {
   return result;
 }
 
-// The coroutines share the socket: a stream destroyed under an outstanding operation ends it, nothing dangles.
+// What is written without waiting before others have their turn.
+constexpr std::size_t turn_bytes = 256 << 10;
+
+// The coroutines share the socket: a stream destroyed under an outstanding operation ends it, nothing
+// dangles.
 asio::awaitable<Result<std::size_t>> read_some(std::shared_ptr<Socket> socket, asio::mutable_buffer buffer) {
   asio::error_code error;
-  const std::size_t count = co_await socket->async_read_some(buffer, asio::redirect_error(asio::use_awaitable, error));
+  const std::size_t count =
+      co_await socket->async_read_some(buffer, asio::redirect_error(asio::use_awaitable, error));
   if (error == asio::error::eof) co_return std::size_t{0};
   if (error) co_return socket_error(error, "receive");
   co_return count;
 }
 
+// Most of the time the kernel takes all of it at once: then nothing is waited for.
 asio::awaitable<Result<void>> write_all(std::shared_ptr<Socket> socket, asio::const_buffer buffer) {
   asio::error_code error;
-  co_await asio::async_write(*socket, buffer, asio::redirect_error(asio::use_awaitable, error));
+  buffer += socket->write_some(buffer, error);
+  if (error == asio::error::would_block) error.clear();
+  if (!error && buffer.size() > 0)
+    co_await asio::async_write(*socket, buffer, asio::redirect_error(asio::use_awaitable, error));
   if (error) co_return socket_error(error, "send");
   co_return Result<void>{};
+}
+
+asio::awaitable<Result<void>> write_in_turn(std::shared_ptr<Socket> socket, asio::const_buffer buffer) {
+  co_await asio::post(socket->get_executor(), asio::use_awaitable);
+  co_return co_await write_all(std::move(socket), buffer);
 }
 
 class TcpStream final : public Stream {
@@ -47,13 +62,19 @@ class TcpStream final : public Stream {
     asio::error_code ignored;  // a peer that is gone already shows on the first read
     socket_->set_option(asio::ip::tcp::no_delay(true), ignored);
     socket_->set_option(asio::socket_base::keep_alive(true), ignored);
+    socket_->non_blocking(true, ignored);
   }
   ~TcpStream() override { close(); }
 
   asio::awaitable<Result<std::size_t>> read_some(asio::mutable_buffer buffer) override {
     return http::read_some(socket_, buffer);
   }
-  asio::awaitable<Result<void>> write(asio::const_buffer buffer) override { return write_all(socket_, buffer); }
+  asio::awaitable<Result<void>> write(asio::const_buffer buffer) override {
+    written_ += buffer.size();
+    if (written_ < turn_bytes) return write_all(socket_, buffer);
+    written_ = 0;
+    return write_in_turn(socket_, buffer);
+  }
   void shutdown_write() override {
     asio::error_code ignored;
     socket_->shutdown(Socket::shutdown_send, ignored);
@@ -65,6 +86,7 @@ class TcpStream final : public Stream {
 
  private:
   std::shared_ptr<Socket> socket_;
+  std::size_t written_ = 0;  ///< since others last had their turn
 };
 
 }  // namespace

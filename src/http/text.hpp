@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cube/http.hpp>
 #include <optional>
 #include <string_view>
@@ -11,26 +12,45 @@ namespace cube::http {
 constexpr char lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + ('a' - 'A')) : c; }
 
 constexpr bool same_ignoring_case(std::string_view a, std::string_view b) {
-  return std::ranges::equal(a, b, {}, lower, lower);
+  if (a.size() != b.size()) return false;
+  for (std::size_t i = 0; i < a.size(); ++i)
+    if (lower(a[i]) != lower(b[i])) return false;
+  return true;
 }
+
+/// A class of characters, looked up: every character of every head is asked about.
+class CharacterClass {
+ public:
+  template <class Member>
+  explicit constexpr CharacterClass(Member is_member) {
+    for (std::size_t i = 0; i < members_.size(); ++i) members_[i] = is_member(static_cast<char>(i));
+  }
+  constexpr bool has(char c) const { return members_[static_cast<unsigned char>(c)]; }
+  constexpr bool has_all(std::string_view text) const {
+    for (const char c : text)
+      if (!has(c)) return false;
+    return true;
+  }
+
+ private:
+  std::array<bool, 256> members_{};
+};
 
 /// tchar: what methods and header names are made of.
-constexpr bool is_token_character(char c) {
+inline constexpr CharacterClass token_characters([](char c) {
   return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
          std::string_view("!#$%&'*+-.^_`|~").find(c) != std::string_view::npos;
-}
+});
 
-constexpr bool is_token(std::string_view text) {
-  return !text.empty() && std::ranges::all_of(text, is_token_character);
-}
+inline constexpr CharacterClass field_value_characters([](char c) {
+  const auto byte = static_cast<unsigned char>(c);
+  return c == '\t' || (byte >= 0x20 && byte != 0x7f);
+});
+
+constexpr bool is_token(std::string_view text) { return !text.empty() && token_characters.has_all(text); }
 
 /// Visible characters, blanks and bytes above ASCII; never CR, LF, NUL or another control character.
-constexpr bool is_field_value(std::string_view text) {
-  return std::ranges::all_of(text, [](char c) {
-    const auto byte = static_cast<unsigned char>(c);
-    return c == '\t' || (byte >= 0x20 && byte != 0x7f);
-  });
-}
+constexpr bool is_field_value(std::string_view text) { return field_value_characters.has_all(text); }
 
 constexpr std::string_view trim(std::string_view text) {
   while (!text.empty() && (text.front() == ' ' || text.front() == '\t')) text.remove_prefix(1);

@@ -133,6 +133,8 @@ void SandboxesImpl::apply(Sandbox& sandbox, CreateRequest request) {
   info.auto_pause = request.auto_pause;
   info.auto_pause_memory = request.auto_pause_memory;
   info.auto_resume = request.auto_resume;
+  info.network = std::move(request.network);
+  if (!info.network.allow_public_traffic) info.traffic_access_token = random_hex(32);
   sandbox.env_vars = std::move(request.env_vars);
 }
 

@@ -328,6 +328,7 @@ awaitable<Result<std::vector<Result<SandboxInfo>>>> SandboxesImpl::fork(std::str
   request.auto_pause = sandbox->info.auto_pause;
   request.auto_pause_memory = sandbox->info.auto_pause_memory;
   request.auto_resume = sandbox->info.auto_resume;
+  request.network = sandbox->info.network;  // each fork has a traffic access token of its own
 
   std::vector<Result<SandboxInfo>> outcomes(count, Result<SandboxInfo>(SandboxInfo{}));
   const auto fork_one = [&](std::size_t index) -> awaitable<void> {

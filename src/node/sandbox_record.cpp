@@ -43,6 +43,40 @@ bool get(simdjson::dom::object object, std::string_view key, StringMap& map) {
   return true;
 }
 
+bool get(simdjson::dom::object object, std::string_view key, std::vector<std::string>& list) {
+  simdjson::dom::array items;
+  if (object.at_key(key).get(items) != simdjson::SUCCESS) return false;
+  for (const auto item : items) {
+    std::string_view text;
+    if (item.get(text) != simdjson::SUCCESS) return false;
+    list.emplace_back(text);
+  }
+  return true;
+}
+
+/// Sandboxes that were paused before there was such a thing have none.
+bool read_network(simdjson::dom::object record, SandboxInfo& info) {
+  simdjson::dom::object object;
+  const auto error = record.at_key("network").get(object);
+  if (error == simdjson::NO_SUCH_FIELD) return true;
+  NetworkPolicy& network = info.network;
+  return error == simdjson::SUCCESS && get(object, "allow_public_traffic", network.allow_public_traffic) &&
+         get(object, "traffic_access_token", info.traffic_access_token) &&
+         get(object, "mask_request_host", network.mask_request_host) &&
+         get(object, "deny_out", network.egress.deny_out);
+}
+
+void put_network(JsonWriter& json, const SandboxInfo& info) {
+  const NetworkPolicy& network = info.network;
+  json.key("network").begin_object();
+  json.key("allow_public_traffic").value(network.allow_public_traffic);
+  json.key("traffic_access_token").value(info.traffic_access_token);
+  json.key("mask_request_host").value(network.mask_request_host);
+  json.key("deny_out").begin_array();
+  for (const std::string& destination : network.egress.deny_out) json.value(destination);
+  json.end_array().end_object();
+}
+
 bool read(simdjson::dom::object object, Sandbox& sandbox) {
   SandboxInfo& info = sandbox.info;
   std::uint64_t timeout = 0;
@@ -55,7 +89,8 @@ bool read(simdjson::dom::object object, Sandbox& sandbox) {
       get(object, "auto_pause_memory", info.auto_pause_memory) &&
       get(object, "auto_resume", info.auto_resume) &&
       get(object, "paused_with_memory", info.paused_with_memory) &&
-      get_number(object, "timeout_s", timeout) && get(object, "checkpoint_id", sandbox.checkpoint_id);
+      get_number(object, "timeout_s", timeout) && get(object, "checkpoint_id", sandbox.checkpoint_id) &&
+      read_network(object, info);
   sandbox.timeout = std::chrono::seconds(timeout);
   return complete;
 }
@@ -74,6 +109,7 @@ SandboxRow to_row(const Sandbox& sandbox) {
   json.key("auto_pause").value(info.auto_pause).key("auto_pause_memory").value(info.auto_pause_memory);
   json.key("auto_resume").value(info.auto_resume).key("paused_with_memory").value(info.paused_with_memory);
   json.key("timeout_s").value(sandbox.timeout.count()).key("checkpoint_id").value(sandbox.checkpoint_id);
+  put_network(json, info);
   json.end_object();
   return {info.id,
           info.template_id,

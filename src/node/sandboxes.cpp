@@ -119,10 +119,19 @@ Result<SandboxInfo> SandboxesImpl::get(std::string_view id) const {
   return sandbox->info;
 }
 
+const SandboxInfo* SandboxesImpl::peek(std::string_view id) const {
+  const auto sandbox = find(id);
+  return sandbox ? &sandbox->info : nullptr;
+}
+
+void SandboxesImpl::for_each(const std::function<void(const SandboxInfo&)>& visit) const {
+  for (const auto& [id, sandbox] : sandboxes_)
+    if (visible(*sandbox)) visit(sandbox->info);
+}
+
 std::vector<SandboxInfo> SandboxesImpl::list() const {
   std::vector<SandboxInfo> infos;
-  for (const auto& [id, sandbox] : sandboxes_)
-    if (visible(*sandbox)) infos.push_back(sandbox->info);
+  for_each([&](const SandboxInfo& info) { infos.push_back(info); });
   std::ranges::sort(infos, [](const SandboxInfo& a, const SandboxInfo& b) {
     return a.started_at != b.started_at ? a.started_at > b.started_at : a.id < b.id;
   });
@@ -168,10 +177,23 @@ awaitable<Result<void>> SandboxesImpl::extend(std::string id, seconds duration) 
   co_return co_await move_deadline(sandbox, end);
 }
 
+awaitable<Result<void>> SandboxesImpl::set_egress(std::string id, EgressRules egress) {
+  const auto self = shared_from_this();
+  const auto sandbox = find(id);
+  if (!sandbox) co_return sandbox_not_found(id);
+  sandbox->info.network.egress = std::move(egress);
+  co_return co_await save(sandbox);
+}
+
 awaitable<Result<void>> SandboxesImpl::move_deadline(SandboxPtr sandbox, TimePoint end) {
   sandbox->info.end_at = end;
   note_deadline(*sandbox);
   if (sandbox->info.state == SandboxState::running) arm_deadline(sandbox);
+  co_return co_await save(sandbox);
+}
+
+/// What was changed of one that goes on as it is.
+awaitable<Result<void>> SandboxesImpl::save(SandboxPtr sandbox) {
   // Not over the row of one that is paused, resumed or killed at the same time: whoever does that writes it.
   const SandboxRow row = to_row(*sandbox);
   co_return co_await run_on(executors_.workers, [&] { return store_.update_sandbox(row); });

@@ -35,6 +35,8 @@ class SandboxesImpl final : public Sandboxes, public std::enable_shared_from_thi
 
   awaitable<Result<SandboxInfo>> create(CreateRequest request) override;
   Result<SandboxInfo> get(std::string_view id) const override;
+  const SandboxInfo* peek(std::string_view id) const override;
+  void for_each(const std::function<void(const SandboxInfo&)>& visit) const override;
   std::vector<SandboxInfo> list() const override;
   awaitable<Result<Connected>> connect(std::string id, ResumeOptions options) override;
   awaitable<Result<void>> pause(std::string id, PauseOptions options) override;
@@ -44,6 +46,7 @@ class SandboxesImpl final : public Sandboxes, public std::enable_shared_from_thi
                                                            std::chrono::seconds timeout) override;
   awaitable<Result<SandboxInfo>> rollback(std::string id, std::string checkpoint) override;
   awaitable<Result<void>> set_timeout(std::string id, std::chrono::seconds timeout) override;
+  awaitable<Result<void>> set_egress(std::string id, EgressRules egress) override;
   awaitable<Result<void>> extend(std::string id, std::chrono::seconds duration) override;
   awaitable<Result<void>> kill(std::string id) override;
   awaitable<Result<std::unique_ptr<Stream>>> open_port(std::string id, std::uint16_t port) override;
@@ -60,6 +63,7 @@ class SandboxesImpl final : public Sandboxes, public std::enable_shared_from_thi
   SandboxPtr find(std::string_view id) const;
   static void enter(Sandbox& sandbox, SandboxState next);
   awaitable<Result<void>> move_deadline(SandboxPtr sandbox, TimePoint end);
+  awaitable<Result<void>> save(SandboxPtr sandbox);
   void arm_deadline(const SandboxPtr& sandbox);
   void reach_deadline(const SandboxPtr& sandbox);
   void machine_stopped(const std::weak_ptr<Sandbox>& sandbox, const void* machine,

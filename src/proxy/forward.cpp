@@ -2,6 +2,7 @@
 
 #include <asio/redirect_error.hpp>
 #include <asio/use_awaitable.hpp>
+#include <charconv>
 
 #include "proxy/headers.hpp"
 #include "proxy/replies.hpp"
@@ -14,6 +15,8 @@ namespace {
 // A server that was just started in the sandbox may not listen yet: E2B dials five times, too.
 constexpr int most_dials = 5;
 constexpr std::chrono::milliseconds first_dial_pause{100};
+
+constexpr std::size_t joined_body = 16 << 10;
 
 asio::awaitable<void> pause(std::shared_ptr<Transfer> transfer, std::chrono::milliseconds time) {
   asio::steady_timer& timer = transfer->changed;
@@ -43,14 +46,23 @@ Reply dial_failure(const http::RequestHead& request, const Target& target, const
 }
 
 bool is_running(const Gateway& gateway, const Target& target) {
-  const auto info = gateway.sandboxes.get(target.sandbox_id);
-  return info.ok() && info->state == node::SandboxState::running;
+  const node::SandboxInfo* info = gateway.sandboxes.peek(target.sandbox_id);
+  return info != nullptr && info->state == node::SandboxState::running;
 }
 
 /// Of one that is gone: none that anything waits for.
 std::uint64_t incarnation_of(const Gateway& gateway, const Target& target) {
-  const auto info = gateway.sandboxes.get(target.sandbox_id);
-  return info.ok() ? info->incarnation : UINT64_MAX;
+  const node::SandboxInfo* info = gateway.sandboxes.peek(target.sandbox_id);
+  return info != nullptr ? info->incarnation : UINT64_MAX;
+}
+
+/// As the guest is to see it; the sandbox may be gone.
+http::RequestHead request_for(const node::SandboxInfo* info, const http::RequestHead& request,
+                              const Target& target, bool upgrade) {
+  http::RequestHead head = forwarded_request(request, target.request_target, upgrade);
+  if (info != nullptr && !info->network.mask_request_host.empty())
+    mask_host(head.headers, info->network.mask_request_host, target.port);
+  return head;
 }
 
 Reply no_response(const Gateway& gateway, const http::RequestHead& request, const Target& target,
@@ -83,19 +95,19 @@ asio::awaitable<Result<http::ResponseHead>> send_request(http::Exchange& exchang
 
 // Over a waiting connection first: the guest may have closed it just now, which says nothing about the
 // sandbox.
-asio::awaitable<std::optional<http::ResponseHead>> try_waiting_connection(const Gateway& gateway,
-                                                                          http::Exchange& exchange,
-                                                                          const Target& target,
-                                                                          std::shared_ptr<Transfer> transfer,
-                                                                          http::RequestHead head) {
-  if (!is_running(gateway, target)) {
+asio::awaitable<std::optional<http::ResponseHead>> try_waiting_connection(
+    const Gateway& gateway, http::Exchange& exchange, const Target& target,
+    std::shared_ptr<Transfer> transfer) {
+  const node::SandboxInfo* info = gateway.sandboxes.peek(target.sandbox_id);
+  if (info == nullptr || info->state != node::SandboxState::running) {
     gateway.pool->drop(target.sandbox_id);
     co_return std::nullopt;
   }
-  transfer->incarnation = incarnation_of(gateway, target);
+  transfer->incarnation = info->incarnation;
   auto waiting = gateway.pool->take(target.sandbox_id, transfer->incarnation, target.port);
   if (!waiting) co_return std::nullopt;
   transfer->guest = std::move(*waiting);
+  auto head = request_for(info, exchange.request(), target, false);
   auto response = co_await send_request(exchange, transfer, std::move(head));
   if (response.ok()) co_return std::move(*response);
   co_return std::nullopt;
@@ -108,9 +120,8 @@ asio::awaitable<std::optional<http::ResponseHead>> get_response(const Gateway& g
                                                                 std::shared_ptr<Transfer> transfer,
                                                                 bool upgrade) {
   const http::RequestHead& request = exchange.request();
-  const http::RequestHead head = forwarded_request(request, target.request_target, upgrade);
   if (!upgrade) {
-    auto response = co_await try_waiting_connection(gateway, exchange, target, transfer, head);
+    auto response = co_await try_waiting_connection(gateway, exchange, target, transfer);
     if (response || transfer->client_gone) co_return response;
   }
   // What a failed attempt has taken of the body is lost, and what is not idempotent may have been done.
@@ -126,9 +137,11 @@ asio::awaitable<std::optional<http::ResponseHead>> get_response(const Gateway& g
     co_await send_reply(exchange, dial_failure(request, target, stream.error()));
     co_return std::nullopt;
   }
-  transfer->guest.emplace(std::move(*stream));
+  transfer->guest.emplace(std::move(*stream), gateway.guest_limits);
   transfer->incarnation = incarnation_of(gateway, target);
-  auto response = co_await send_request(exchange, transfer, head);
+  const node::SandboxInfo* info = gateway.sandboxes.peek(target.sandbox_id);
+  auto head = request_for(info, request, target, upgrade);
+  auto response = co_await send_request(exchange, transfer, std::move(head));
   if (response.ok()) co_return std::move(*response);
   if (!transfer->client_gone) co_await send_reply(exchange, no_response(gateway, request, target, *transfer));
   co_return std::nullopt;
@@ -148,6 +161,32 @@ asio::awaitable<void> switch_protocols(const Gateway& gateway, http::Exchange& e
   co_await run_tunnel(exchange.executor(), std::move(*client), std::move(guest));
 }
 
+/// Whether the whole body is here already, and worth copying for the sake of one write with the head.
+bool is_here(const Transfer& transfer, const http::RequestHead& request, const http::ResponseHead& response) {
+  if (request.method == "HEAD" || response.status == 204 || response.status == 304) return false;
+  const auto length = response.headers.get("Content-Length");
+  std::size_t bytes = 0;
+  if (!length) return false;
+  const auto [end, error] = std::from_chars(length->data(), length->data() + length->size(), bytes);
+  return error == std::errc{} && bytes <= joined_body && transfer.guest->buffered() >= bytes;
+}
+
+/// False if either side broke: the response must not look complete then.
+asio::awaitable<bool> carry_response(http::Exchange& exchange, std::shared_ptr<Transfer> transfer,
+                                     http::ResponseHead response) {
+  const bool whole = is_here(*transfer, exchange.request(), response);
+  http::ResponseHead head = forwarded_response(std::move(response));
+  if (!whole) {
+    const auto begun = co_await exchange.begin(std::move(head));
+    if (!begun.ok()) co_return false;
+    co_return co_await carry_response_body(exchange, transfer);
+  }
+  auto body = co_await transfer->guest->read_whole_body(joined_body);
+  if (!body.ok()) co_return false;
+  const auto sent = co_await exchange.respond(std::move(head), std::move(*body));
+  co_return sent.ok();
+}
+
 asio::awaitable<void> carry(const Gateway& gateway, http::Exchange& exchange, const Target& target,
                             std::shared_ptr<Transfer> transfer) {
   const http::RequestHead& request = exchange.request();
@@ -160,11 +199,10 @@ asio::awaitable<void> carry(const Gateway& gateway, http::Exchange& exchange, co
     co_await switch_protocols(gateway, exchange, target, transfer, *response, upgrade);
     co_return;
   }
-  const auto begun = co_await exchange.begin(forwarded_response(*response));
-  if (!begun.ok()) co_return;
-  const bool complete = co_await carry_response_body(exchange, transfer);
+  const bool complete = co_await carry_response(exchange, transfer, std::move(*response));
   if (!complete) {
-    exchange.abort();  // the client must not take what it has for the whole
+    // The client must not take what it has for the whole; who has nothing yet is answered by the server.
+    if (exchange.started()) exchange.abort();
   } else if (!transfer->body_running) {
     gateway.pool->put(target.sandbox_id, transfer->incarnation, target.port, std::move(*transfer->guest));
     transfer->guest.reset();

@@ -5,6 +5,7 @@
 #include <cube/node.hpp>
 #include <memory>
 
+#include "proxy/connection_count.hpp"
 #include "proxy/idle_pool.hpp"
 #include "proxy/target.hpp"
 
@@ -13,6 +14,8 @@ namespace cube::proxy {
 struct Gateway {
   node::Sandboxes& sandboxes;
   std::shared_ptr<IdlePool> pool;
+  std::shared_ptr<ConnectionCount> count;
+  http::Limits guest_limits;
 };
 
 asio::awaitable<void> forward(std::shared_ptr<const Gateway> gateway, http::Exchange& exchange,

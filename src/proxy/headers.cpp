@@ -1,19 +1,18 @@
 #include "proxy/headers.hpp"
 
 #include <algorithm>
-#include <set>
+#include <array>
+#include <vector>
+
+#include "proxy/access.hpp"
 
 namespace cube::proxy {
 namespace {
 
-using Names = std::set<std::string, std::less<>>;
+constexpr char lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + ('a' - 'A')) : c; }
 
-std::string lower(std::string_view text) {
-  std::string result(text);
-  std::ranges::transform(result, result.begin(), [](char c) {
-    return c >= 'A' && c <= 'Z' ? static_cast<char>(c + ('a' - 'A')) : c;
-  });
-  return result;
+bool same(std::string_view a, std::string_view b) {
+  return a.size() == b.size() && std::ranges::equal(a, b, {}, lower, lower);
 }
 
 std::string_view trim(std::string_view text) {
@@ -22,42 +21,36 @@ std::string_view trim(std::string_view text) {
   return text.substr(first, text.find_last_not_of(" \t") - first + 1);
 }
 
-Names connection_tokens(const http::Headers& headers) {
-  Names tokens;
+/// What the Connection header lists; usually one word or nothing.
+std::vector<std::string_view> connection_tokens(const http::Headers& headers) {
+  std::vector<std::string_view> tokens;
   for (const auto& [name, value] : headers.fields()) {
-    if (lower(name) != "connection") continue;
+    if (!same(name, "connection")) continue;
     for (std::string_view rest = value; !rest.empty();) {
       const std::string_view item = rest.substr(0, rest.find(','));
       rest.remove_prefix(std::min(rest.size(), item.size() + 1));
-      tokens.insert(lower(trim(item)));
+      tokens.push_back(trim(item));
     }
   }
   return tokens;
 }
 
+template <class Names>
+bool contains(const Names& names, std::string_view name) {
+  return std::ranges::any_of(names, [&](std::string_view each) { return same(each, name); });
+}
+
+constexpr std::array<std::string_view, 10> hop_by_hop = {
+    "connection",        "keep-alive", "proxy-connection", "proxy-authenticate",  "te",
+    "transfer-encoding", "trailer",    "upgrade",          "proxy-authorization", "expect"};
+
 // Names the Connection header lists go too, but for those the message means nothing without: a client must
 // not be able to take the length off its own body.
-http::Headers end_to_end(const http::Headers& headers) {
-  static const Names hop_by_hop = {"connection",
-                                   "keep-alive",
-                                   "proxy-connection",
-                                   "proxy-authenticate",
-                                   "te",
-                                   "transfer-encoding",
-                                   "trailer",
-                                   "proxy-authorization",
-                                   "upgrade",
-                                   "expect"};
-  static const Names essential = {"host", "content-length", "content-type"};
-  const Names listed = connection_tokens(headers);
-  http::Headers kept;
-  for (const auto& [name, value] : headers.fields()) {
-    const std::string lowered = lower(name);
-    if (hop_by_hop.contains(lowered)) continue;
-    if (listed.contains(lowered) && !essential.contains(lowered)) continue;
-    kept.add(name, value);
-  }
-  return kept;
+constexpr std::array<std::string_view, 3> essential = {"host", "content-length", "content-type"};
+
+/// Whether a field of these headers goes no further than this connection.
+bool is_hop_by_hop(const std::vector<std::string_view>& listed, std::string_view name) {
+  return contains(hop_by_hop, name) || (contains(listed, name) && !contains(essential, name));
 }
 
 void add_switch(http::Headers& headers, const http::Headers& original) {
@@ -68,7 +61,7 @@ void add_switch(http::Headers& headers, const http::Headers& original) {
 }  // namespace
 
 bool asks_for_upgrade(const http::Headers& headers) {
-  return headers.get("Upgrade") && connection_tokens(headers).contains("upgrade");
+  return headers.get("Upgrade") && contains(connection_tokens(headers), "upgrade");
 }
 
 bool has_body(const http::RequestHead& request) {
@@ -78,14 +71,33 @@ bool has_body(const http::RequestHead& request) {
 }
 
 http::RequestHead forwarded_request(const http::RequestHead& request, std::string target, bool upgrade) {
-  http::RequestHead head{request.method, std::move(target), end_to_end(request.headers)};
+  const auto listed = connection_tokens(request.headers);
+  http::RequestHead head{request.method, std::move(target), {}};
+  head.headers.reserve(request.headers.fields().size() + 2);
+  for (const auto& [name, value] : request.headers.fields())
+    // The token is a secret between the client and the proxy.
+    if (!is_hop_by_hop(listed, name) && !same(name, traffic_token_header)) head.headers.add(name, value);
   if (request.headers.get("Transfer-Encoding")) head.headers.add("Transfer-Encoding", "chunked");
   if (upgrade) add_switch(head.headers, request.headers);
   return head;
 }
 
-http::ResponseHead forwarded_response(const http::ResponseHead& response) {
-  return {response.status, end_to_end(response.headers)};
+void mask_host(http::Headers& headers, std::string_view mask, std::uint16_t port) {
+  static constexpr std::string_view placeholder = "${PORT}";
+  std::string host(mask);
+  for (std::size_t at = 0; (at = host.find(placeholder, at)) != std::string::npos;)
+    host.replace(at, placeholder.size(), std::to_string(port));
+  std::string original(headers.get("Host").value_or(""));
+  headers.set("Host", std::move(host));
+  headers.set("X-Forwarded-Host", std::move(original));
+}
+
+http::ResponseHead forwarded_response(http::ResponseHead response) {
+  std::vector<std::string> listed;  // copies: the fields they are in go, too
+  for (const std::string_view token : connection_tokens(response.headers)) listed.emplace_back(token);
+  const std::vector<std::string_view> names(listed.begin(), listed.end());
+  response.headers.remove_if([&](std::string_view name) { return is_hop_by_hop(names, name); });
+  return response;
 }
 
 http::ResponseHead forwarded_switch(const http::ResponseHead& response) {

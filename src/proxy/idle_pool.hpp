@@ -9,13 +9,15 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <unordered_map>
+#include <vector>
 
 namespace cube::proxy {
 
 class IdlePool : public std::enable_shared_from_this<IdlePool> {
  public:
-  static constexpr std::size_t most_per_port = 8;
-  static constexpr std::size_t most = 256;
+  static constexpr std::size_t most_per_port = 64;
+  static constexpr std::size_t most = 1024;
   static constexpr std::chrono::seconds longest_idle{10};
 
   explicit IdlePool(asio::any_io_executor loop) : expiry_(std::move(loop)) {}
@@ -42,11 +44,16 @@ class IdlePool : public std::enable_shared_from_this<IdlePool> {
     http::ClientConnection connection;
     std::chrono::steady_clock::time_point since;
   };
+  using Position = std::list<Idle>::iterator;
 
   void make_room(const std::string& sandbox_id, std::uint16_t port);
+  void remove(Position idle);
+  template <class Condition>
+  void remove_if(std::vector<Position>& of_sandbox, Condition condition);
   void expire_later();
 
-  std::list<Idle> idle_;  ///< the longest idle first
+  std::list<Idle> idle_;                                               ///< the longest idle first
+  std::unordered_map<std::string, std::vector<Position>> by_sandbox_;  ///< the same order; may be empty
   asio::steady_timer expiry_;
   bool expiring_ = false;
 };

@@ -1,6 +1,5 @@
 #include "proxy/transfer.hpp"
 
-#include <array>
 #include <asio/co_spawn.hpp>
 #include <asio/detached.hpp>
 #include <asio/redirect_error.hpp>
@@ -10,7 +9,14 @@ namespace cube::proxy {
 namespace {
 
 // A piece is passed on as soon as it is there; this only bounds it.
-constexpr std::size_t piece_size = 16 << 10;
+constexpr std::size_t piece_size = 64 << 10;
+
+/// Not in the coroutine's frame: that is made for every request.
+struct Piece {
+  std::unique_ptr<char[]> bytes = std::make_unique_for_overwrite<char[]>(piece_size);
+  asio::mutable_buffer space() { return asio::buffer(bytes.get(), piece_size); }
+  asio::const_buffer first(std::size_t count) const { return asio::buffer(bytes.get(), count); }
+};
 
 asio::awaitable<void> carry_body(http::Exchange& exchange, std::shared_ptr<Transfer> transfer) {
   struct End {
@@ -21,16 +27,16 @@ asio::awaitable<void> carry_body(http::Exchange& exchange, std::shared_ptr<Trans
     }
   };
   const End end{*transfer};
-  std::array<char, piece_size> piece;
+  Piece piece;
   for (;;) {
-    const auto count = co_await exchange.read_body(asio::buffer(piece));
+    const auto count = co_await exchange.read_body(piece.space());
     if (!count.ok()) {
       transfer->body_malformed = count.error().code == ErrorCode::invalid_argument;
       transfer->guest->close();  // half a body must not look whole
       co_return;
     }
     if (*count == 0) break;
-    const auto sent = co_await transfer->guest->write(asio::buffer(piece, *count));
+    const auto sent = co_await transfer->guest->write(piece.first(*count));
     if (!sent.ok()) co_return;  // the guest may have answered without reading it all; the response tells
   }
   const auto finished = co_await transfer->guest->finish();
@@ -57,12 +63,12 @@ asio::awaitable<void> body_ended(std::shared_ptr<Transfer> transfer) {
 }
 
 asio::awaitable<bool> carry_response_body(http::Exchange& exchange, std::shared_ptr<Transfer> transfer) {
-  std::array<char, piece_size> piece;
+  Piece piece;
   for (;;) {
-    const auto count = co_await transfer->guest->read_body(asio::buffer(piece));
+    const auto count = co_await transfer->guest->read_body(piece.space());
     if (!count.ok()) co_return false;
     if (*count == 0) break;
-    const auto sent = co_await exchange.write(asio::buffer(piece, *count));
+    const auto sent = co_await exchange.write(piece.first(*count));
     if (!sent.ok()) co_return false;
   }
   const auto finished = co_await exchange.finish();

@@ -1,6 +1,5 @@
 #include "proxy/tunnel.hpp"
 
-#include <array>
 #include <asio/co_spawn.hpp>
 #include <asio/detached.hpp>
 #include <asio/redirect_error.hpp>
@@ -11,6 +10,7 @@ namespace cube::proxy {
 namespace {
 
 constexpr std::chrono::seconds last_words{2};
+constexpr std::size_t copy_size = 64 << 10;
 
 struct Tunnel {
   Tunnel(const asio::any_io_executor& loop, std::unique_ptr<Stream> client_side,
@@ -27,12 +27,12 @@ struct Tunnel {
 
 /// Copies until `from` ends. True for an end in good order.
 asio::awaitable<bool> copy(Stream& from, Stream& to) {
-  std::array<char, 16 << 10> buffer;
+  const auto bytes = std::make_unique_for_overwrite<char[]>(copy_size);
   for (;;) {
-    const auto count = co_await from.read_some(asio::buffer(buffer));
+    const auto count = co_await from.read_some(asio::buffer(bytes.get(), copy_size));
     if (!count.ok()) co_return false;
     if (*count == 0) co_return true;
-    const auto sent = co_await to.write(asio::buffer(buffer, *count));
+    const auto sent = co_await to.write(asio::buffer(bytes.get(), *count));
     if (!sent.ok()) co_return false;
   }
 }

@@ -5,10 +5,12 @@
 
 #include "api/image_request.hpp"
 #include "api/list_query.hpp"
+#include "api/network_request.hpp"
 #include "api/observation_query.hpp"
 #include "api/sandbox_requests.hpp"
 #include "api/time_text.hpp"
 #include "proxy/headers.hpp"
+#include "proxy/signed_url.hpp"
 #include "proxy/target.hpp"
 
 using namespace cube;
@@ -16,7 +18,7 @@ using namespace cube;
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   if (size == 0) return 0;
   const std::string text(reinterpret_cast<const char*>(data) + 1, size - 1);
-  switch (data[0] % 8) {
+  switch (data[0] % 9) {
     case 0: {
       const auto request = api::parse_create(text, api::Generation::v2);
       if (request.ok() && (request->timeout.count() <= 0 || request->timeout > node::longest_timeout))
@@ -65,6 +67,22 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
       if (!journal.ok()) break;
       for (const node::LogEntry& entry : *journal)
         if (!api::parse_date(api::date_text(entry.at))) __builtin_trap();
+      break;
+    }
+    case 7: {
+      const auto rules = api::parse_network_update(text);
+      if (rules.ok())
+        for (const std::string& destination : rules->deny_out)
+          if (!api::is_destination(destination)) __builtin_trap();
+      static_cast<void>(api::is_domain_pattern(text));
+      if (api::is_host_mask(text)) {
+        http::Headers headers;
+        proxy::mask_host(headers, text, 65535);
+        if (headers.get("Host")->find_first_of("\r\n/@ ${}") != std::string_view::npos) __builtin_trap();
+      }
+      const auto url = proxy::parse_signed_url({"GET", "/files?" + text, {}});
+      if (const auto* parsed = std::get_if<proxy::SignedUrl>(&url))
+        static_cast<void>(proxy::is_signed_with(*parsed, "token"));
       break;
     }
     default: {

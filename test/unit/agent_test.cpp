@@ -10,22 +10,12 @@
 #include "gzip.hpp"
 #include "multipart.hpp"
 #include "services.hpp"
-#include "sha256.hpp"
 #include "timestamp.hpp"
 
 using namespace cube;
 using namespace cube::agent;
 
 namespace {
-
-std::string hex(const std::array<std::uint8_t, 32>& digest) {
-  std::string text;
-  for (const std::uint8_t byte : digest) {
-    text += "0123456789abcdef"[byte >> 4];
-    text += "0123456789abcdef"[byte & 15];
-  }
-  return text;
-}
 
 /// Writes down what a body was found to hold: "file(a.txt)[content]".
 class Recorder : public MultipartHandler {
@@ -159,15 +149,6 @@ TEST_CASE("base64 has both alphabets, with and without padding") {
   CHECK(base64_decode("-_8=") == base64_decode("+/8="));
   for (const auto* bad : {"Z", "Zg=", "Zg===", "Z g=", "Zm9v=", "====", "Zg==Zg=="})
     CHECK_FALSE(base64_decode(bad));
-}
-
-TEST_CASE("SHA-256 agrees with NIST's examples") {
-  CHECK(hex(sha256("")) == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
-  CHECK(hex(sha256("abc")) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
-  CHECK(hex(sha256("abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq")) ==
-        "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1");
-  CHECK(hex(sha256(std::string(1'000'000, 'a'))) ==
-        "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
 }
 
 TEST_CASE("signatures are checked for path, operation, user, token and time") {

@@ -24,6 +24,15 @@ Result<int> half(int number) {
   return number / 2;
 }
 
+std::string hex(const std::array<std::uint8_t, 32>& digest) {
+  std::string text;
+  for (const std::uint8_t byte : digest) {
+    text += "0123456789abcdef"[byte >> 4];
+    text += "0123456789abcdef"[byte & 15];
+  }
+  return text;
+}
+
 }  // namespace
 
 TEST_CASE("a result carries a value or an error that names its object") {
@@ -152,4 +161,13 @@ TEST_CASE("bytes that are not UTF-8 are replaced one by one") {
   std::string out;
   append_json_string(out, "é\xff\xc0\xaf\xed\xa0\x80€");
   CHECK(out == "\"é\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd€\"");
+}
+
+TEST_CASE("SHA-256 agrees with NIST's examples") {
+  CHECK(hex(sha256("")) == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+  CHECK(hex(sha256("abc")) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+  CHECK(hex(sha256("abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq")) ==
+        "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1");
+  CHECK(hex(sha256(std::string(1'000'000, 'a'))) ==
+        "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
 }

@@ -92,6 +92,8 @@ class MemorySandboxes final : public node::Sandboxes {
     if (request.template_ref != "base") co_return make_error(ErrorCode::not_found, "no such template");
     node::SandboxInfo info = make("i" + std::string(19, 'a') + static_cast<char>('a' + infos.size()));
     info.metadata = std::move(request.metadata);
+    info.network = std::move(request.network);
+    if (!info.network.allow_public_traffic) info.traffic_access_token = "traffic-token";
     info.end_at = info.started_at + request.timeout;
     infos.push_back(info);
     co_return info;
@@ -101,6 +103,15 @@ class MemorySandboxes final : public node::Sandboxes {
     const auto found = std::ranges::find(infos, id, &node::SandboxInfo::id);
     if (found != infos.end()) return *found;
     return make_error(ErrorCode::not_found, "no such sandbox", std::string(id));
+  }
+
+  const node::SandboxInfo* peek(std::string_view id) const override {
+    const auto found = std::ranges::find(infos, id, &node::SandboxInfo::id);
+    return found != infos.end() ? &*found : nullptr;
+  }
+
+  void for_each(const std::function<void(const node::SandboxInfo&)>& visit) const override {
+    for (const auto& info : infos) visit(info);
   }
 
   std::vector<node::SandboxInfo> list() const override { return infos; }
@@ -174,6 +185,12 @@ class MemorySandboxes final : public node::Sandboxes {
   asio::awaitable<Result<void>> set_timeout(std::string id, std::chrono::seconds timeout) override {
     last_timeout = timeout;
     co_return outcome(id);
+  }
+
+  asio::awaitable<Result<void>> set_egress(std::string id, node::EgressRules egress) override {
+    const auto done = outcome(id);
+    if (done.ok()) std::ranges::find(infos, id, &node::SandboxInfo::id)->network.egress = std::move(egress);
+    co_return done;
   }
 
   asio::awaitable<Result<void>> extend(std::string id, std::chrono::seconds duration) override {

@@ -136,6 +136,8 @@ TEST_CASE("a sandbox comes back from its row as it went in") {
   info.auto_pause_memory = false;
   info.auto_resume = GENERATE(false, true);
   info.paused_with_memory = false;
+  info.network = {false, "app.test:${PORT}", {{"8.8.8.8", "10.0.0.0/8"}}};
+  info.traffic_access_token = "open sesame";
   sandbox.env_vars = {{"PATH", "/bin:=x"}};
   sandbox.timeout = std::chrono::seconds(77);
   sandbox.checkpoint_id = "c1";
@@ -158,9 +160,23 @@ TEST_CASE("a sandbox comes back from its row as it went in") {
   CHECK_FALSE(back.info.auto_pause_memory);
   CHECK(back.info.auto_resume == info.auto_resume);
   CHECK_FALSE(back.info.paused_with_memory);
+  CHECK_FALSE(back.info.network.allow_public_traffic);
+  CHECK(back.info.network.mask_request_host == "app.test:${PORT}");
+  CHECK(back.info.network.egress.deny_out == info.network.egress.deny_out);
+  CHECK(back.info.traffic_access_token == "open sesame");
   CHECK(back.env_vars == sandbox.env_vars);
   CHECK(back.timeout == sandbox.timeout);
   CHECK(back.checkpoint_id == "c1");
+}
+
+TEST_CASE("a record from before there was a network policy allows public traffic") {
+  asio::io_context loop;
+  SandboxRow row = to_row(Sandbox(loop.get_executor()));
+  row.record = record_without(row.record, "network");
+  Sandbox back(loop.get_executor());
+  REQUIRE(from_row(row, back).ok());
+  CHECK(back.info.network.allow_public_traffic);
+  CHECK(back.info.traffic_access_token.empty());
 }
 
 TEST_CASE("a record that lacks a member, or is none, is corrupt and names the sandbox") {

@@ -1,4 +1,4 @@
-// SHA-256 (FIPS 180-4), for the signatures of /files URLs.
+// SHA-256 (FIPS 180-4).
 #pragma once
 
 #include <array>
@@ -6,8 +6,8 @@
 #include <cstdint>
 #include <string_view>
 
-namespace cube::agent {
+namespace cube {
 
 std::array<std::uint8_t, 32> sha256(std::string_view message);
 
-}  // namespace cube::agent
+}  // namespace cube

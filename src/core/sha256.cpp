@@ -1,9 +1,9 @@
-#include "sha256.hpp"
+#include "core/sha256.hpp"
 
 #include <bit>
 #include <cstring>
 
-namespace cube::agent {
+namespace cube {
 
 namespace {
 
@@ -80,4 +80,4 @@ std::array<std::uint8_t, 32> sha256(std::string_view message) {
   return digest;
 }
 
-}  // namespace cube::agent
+}  // namespace cube
