@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import BUILD, KEY, wait_until
+from conftest import BUILD, KEY, ROOT, wait_until
 
 DOMAIN = "cube.test"
 
@@ -102,6 +102,20 @@ def test_the_sdk_over_tls(daemon, tls, version, protocol):
     environment = {"E2B_API_URL": url, "E2B_SANDBOX_URL": url, "E2B_HTTP_VERSION": version}
     assert run_python(tls, USER, environment) == "done\n"
     assert connections(daemon, protocol) > before
+
+
+def test_the_javascript_sdk_over_tls(daemon, tls, tmp_path):
+    modules = subprocess.run([ROOT / "tools/sdk", "npm"], stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
+    script = tmp_path / "sdk.test.mjs"
+    script.write_text((ROOT / "test/e2e/sdk.test.mjs").read_text())
+    (tmp_path / "node_modules").symlink_to(f"{modules}/node_modules")
+    url = f"https://localhost:{daemon.host.api_port}"
+    before = connections(daemon, "HTTP/2")
+    done = subprocess.run(["node", "--test", "--test-name-pattern", "^(commands|background|files|life)", str(script)],
+                          env={**os.environ, "NODE_EXTRA_CA_CERTS": str(tls / "ca.pem"), "E2B_API_URL": url, "E2B_SANDBOX_URL": url},
+                          text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=600)
+    assert done.returncode == 0, done.stdout
+    assert connections(daemon, "HTTP/2") > before
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="names its hosts in a mount namespace: needs root")
