@@ -12,8 +12,7 @@ from kernels import RUNTIME_DIRECTORY, KernelDied, UnknownLanguage, make_kernel
 __all__ = ["Contexts", "UnknownLanguage"]
 
 DEFAULT_LANGUAGES = os.environ.get("CUBE_DEFAULT_LANGUAGES", "python,javascript,bash").split(",")
-# Left by an interpreter that has warmed up. One that is started in its place does not: whoever waits for that one waits
-# for the kernels, not for modules.
+# Left by an interpreter that has warmed up. One that is started in its place does not, and serves at once: somebody waits.
 WARM_FILE = os.path.join(os.environ.get("CUBE_RUNTIME_DIRECTORY", RUNTIME_DIRECTORY), "warm")
 INTERRUPT_SECONDS = 3.0  # between two tries to interrupt a cell
 INTERRUPT_TRIES = 3      # then its kernel is restarted
@@ -193,19 +192,28 @@ class Contexts:
         self._contexts: dict[str, Context] = {}
         self._defaults: dict[str, Context] = {}
         self._making_default = asyncio.Lock()
+        self._preparation: asyncio.Task | None = None
 
-    async def prepare_defaults(self):
+    async def prepare(self):
+        """Starts the default contexts. Returns when they are warm, unless this takes the place of another interpreter."""
         warm = os.path.exists(WARM_FILE)
+        self._preparation = asyncio.create_task(self._start_defaults(not warm))
+        if not warm:
+            await self._preparation
+            open(WARM_FILE, "w", encoding="utf-8").close()
+
+    async def _start_defaults(self, warm_up: bool):
         for language in filter(None, DEFAULT_LANGUAGES):
             context = await self.default_for(language)
-            if not warm:
+            if warm_up:
                 await context.warm_up()
-        open(WARM_FILE, "w", encoding="utf-8").close()
 
     def find(self, context_id: str) -> Context | None:
         return self._contexts.get(context_id)
 
-    def all(self) -> list[Context]:
+    async def all(self) -> list[Context]:
+        if self._preparation is not None:
+            await asyncio.wait({self._preparation})
         return list(self._contexts.values())
 
     async def default_for(self, language: str) -> Context:
@@ -235,4 +243,7 @@ class Contexts:
         await context.stop()
 
     async def close(self):
-        await asyncio.gather(*(context.stop() for context in self.all()), return_exceptions=True)
+        if self._preparation is not None:
+            self._preparation.cancel()
+        contexts = await self.all()
+        await asyncio.gather(*(context.stop() for context in contexts), return_exceptions=True)

@@ -1,7 +1,8 @@
 """The code interpreter of a sandbox, on port 49999: runs cells in contexts and streams what they do as JSON lines.
 
 Started as `python3 -m uvicorn main:app`. It does not listen before the default contexts are warm, so that a template
-that is snapshotted once /health answers gives clones whose first cell runs at once.
+that is snapshotted once /health answers gives clones whose first cell runs at once. Started again after a crash it listens
+immediately, and cells wait for their kernels.
 """
 
 import asyncio
@@ -118,7 +119,7 @@ async def create_context(request: Request):
 
 
 async def list_contexts(_: Request):
-    return JSONResponse([context.description() for context in contexts.all()])
+    return JSONResponse([context.description() for context in await contexts.all()])
 
 
 async def restart_context(request: Request):
@@ -147,7 +148,7 @@ async def bad_request(_: Request, error: Exception):
 @contextlib.asynccontextmanager
 async def lifespan(_: Starlette):
     logging.basicConfig(level=logging.WARNING)
-    await contexts.prepare_defaults()
+    await contexts.prepare()
     try:
         yield
     finally:
