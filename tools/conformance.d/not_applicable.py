@@ -8,7 +8,14 @@ import os
 
 INTERNET = "calls hosts on the Internet from inside the sandbox"
 
+NEWER = "tests of SDK 2.45 contradict what SDK {} does: "
+SYMLINK = NEWER.format("2.55 and later") + "links are reported as links (EntryInfo.isSymlink)"
+TOKENS = NEWER.format("2.51 and later") + "connect calls another function than the one the test replaces"
+
 NOT_APPLICABLE = [
+    ("python-newest", "*test_file_symlink*", SYMLINK),
+    ("python-newest", "*test_connect_normalizes_unset_tokens*", TOKENS),
+    ("python-2.51.0", "*test_connect_normalizes_unset_tokens*", TOKENS),
     ("", "*test_internet_access_enabled*", INTERNET),
     ("", "*test_internet_access_default*", INTERNET),
     ("", "*test_allow_specific_ip_with_deny_all*", INTERNET),
