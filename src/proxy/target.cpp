@@ -37,10 +37,17 @@ Destination make_target(std::string_view id, std::string_view port, std::string 
   return Target{std::move(*parsed_id), *parsed_port, std::move(request_target)};
 }
 
+// Older SDKs (2.21) have the sandbox's headers on POST /sandboxes/{id}/connect, too. Nothing of envd's is
+// there.
+bool is_control_call(const http::RequestHead& request, std::string_view port) {
+  return parse_port(port) == envd_tcp_port && request.target.starts_with("/sandboxes/");
+}
+
 Destination from_headers(const http::RequestHead& request) {
   const auto id = request.headers.get("E2b-Sandbox-Id");
   const auto port = request.headers.get("E2b-Sandbox-Port");
   if (!id && !port) return {};
+  if (port && is_control_call(request, *port)) return {};
   if (!id) return BadTarget{"missing header: E2b-Sandbox-Id"};
   if (!port) return BadTarget{"missing header: E2b-Sandbox-Port"};
   return make_target(*id, *port, request.target);

@@ -69,6 +69,15 @@ TEST_CASE("what names no sandbox goes to the next handler, request by request") 
   CHECK(fixture.guest.requests == 1);
 }
 
+TEST_CASE("a control call with a sandbox's headers, as older SDKs connect, is no request of the sandbox's") {
+  const std::string path = "/sandboxes/abc/connect";
+  CHECK(std::holds_alternative<std::monostate>(
+      destination_of(path, {{"E2b-Sandbox-Id", "abc"}, {"E2b-Sandbox-Port", "49983"}})));
+  // A server of the user's own may have such a path.
+  const auto own = destination_of(path, {{"E2b-Sandbox-Id", "abc"}, {"E2b-Sandbox-Port", "8080"}});
+  CHECK(std::holds_alternative<proxy::Target>(own));
+}
+
 TEST_CASE("hosts that are no sandbox's") {
   for (const std::string host : {"localhost:3000", "127.0.0.1:3000", "api.cube.local", "[::1]:3000",
                                  "my-app.local", "8080-nodot", "", "a8080-b.c", "-8080.c"}) {
