@@ -49,11 +49,21 @@ Result<void> read_limit(std::string_view text, std::size_t& limit) {
   return {};
 }
 
+/// What every list that comes in pages has; other names are somebody else's.
+template <class Query>
+Result<void> read_page_parameter(std::string_view name, std::string_view value, Query& query) {
+  if (name == "limit") return read_limit(value, query.limit);
+  if (name != "nextToken") return {};
+  auto cursor = parse_cursor(value);
+  if (!cursor.ok()) return cursor.error();
+  query.after = std::move(*cursor);
+  return {};
+}
+
 Result<void> read_parameter(std::string_view name, std::string_view value, ListQuery& query) {
   if (value.empty()) return {};  // "state=" asks for nothing
   if (name == "metadata") return read_metadata(value, query);
   if (name == "state") return read_states(value, query);
-  if (name == "limit") return read_limit(value, query.limit);
   if (name == "order") {
     if (value != "asc" && value != "desc") return parameter_error("order", "must be asc or desc");
     query.ascending = value == "asc";
@@ -65,10 +75,8 @@ Result<void> read_parameter(std::string_view name, std::string_view value, ListQ
     if (value.find(':') != std::string_view::npos)
       return parameter_error("template", "must be a template's id or name, without a tag");
     query.template_ref = value;
-  } else if (name == "nextToken") {
-    auto cursor = parse_cursor(value);
-    if (!cursor.ok()) return cursor.error();
-    query.after = std::move(*cursor);
+  } else {
+    return read_page_parameter(name, value, query);
   }
   return {};
 }
@@ -199,11 +207,7 @@ Result<PageQuery> parse_page_query(std::string_view text) {
   PageQuery query;
   for (const auto& [name, value] : *parameters) {
     if (value.empty()) continue;
-    if (name == "limit") CUBE_TRY(read_limit(value, query.limit));
-    if (name != "nextToken") continue;
-    auto cursor = parse_cursor(value);
-    if (!cursor.ok()) return cursor.error();
-    query.after = std::move(*cursor);
+    CUBE_TRY(read_page_parameter(name, value, query));
   }
   return query;
 }
@@ -236,11 +240,7 @@ Result<SnapshotQuery> parse_snapshot_query(std::string_view text) {
     if (value.empty()) continue;
     if (name == "sandboxID") query.sandbox_id = value.substr(0, value.find('-'));
     if (name == "name") query.name = value.substr(0, value.find(':'));
-    if (name == "limit") CUBE_TRY(read_limit(value, query.limit));
-    if (name != "nextToken") continue;
-    auto cursor = parse_cursor(value);
-    if (!cursor.ok()) return cursor.error();
-    query.after = std::move(*cursor);
+    CUBE_TRY(read_page_parameter(name, value, query));
   }
   return query;
 }

@@ -39,6 +39,40 @@ void write_line(JsonWriter& json, const node::LogEntry& entry) {
   json.begin_object().key("timestamp").value(date_text(entry.at)).key("line").value(line.text()).end_object();
 }
 
+void write_entries(JsonWriter& json, const std::vector<node::LogEntry>& entries) {
+  json.begin_array();
+  for (const node::LogEntry& entry : entries) write_entry(json, entry);
+  json.end_array();
+}
+
+void write_logs_v1(JsonWriter& json, const std::vector<node::LogEntry>& entries) {
+  json.key("logs").begin_array();
+  for (const node::LogEntry& entry : entries) write_line(json, entry);
+  json.end_array().key("logEntries");
+  write_entries(json, entries);
+}
+
+void write_logs_v2(JsonWriter& json, const std::vector<node::LogEntry>& entries) {
+  json.key("logs");
+  write_entries(json, entries);
+}
+
+/// Both generations: they differ in what the query says and how the entries are written.
+Answering answer_logs(const Context& context, Call& call, Result<LogsQuery> (*parse)(std::string_view),
+                      void (*write)(JsonWriter&, const std::vector<node::LogEntry>&)) {
+  const auto id = sandbox_id_of(call);
+  if (!id.ok()) co_return problem_of(id.error());
+  const auto query = parse(call.exchange.request().query());
+  if (!query.ok()) co_return problem_of(query.error());
+  auto logs = co_await context.sandboxes.logs(*id, query->first);
+  if (!logs.ok()) co_return sandbox_problem(*id, logs.error());
+  JsonWriter json;
+  json.begin_object();
+  write(json, select_logs(std::move(*logs), *query));
+  json.end_object();
+  co_return json_answer(200, json.take());
+}
+
 }  // namespace
 
 Answering get_sandbox_metrics(const Context& context, Call& call) {
@@ -70,35 +104,11 @@ Answering get_latest_metrics(const Context& context, Call& call) {
 }
 
 Answering get_sandbox_logs_v1(const Context& context, Call& call) {
-  const auto id = sandbox_id_of(call);
-  if (!id.ok()) co_return problem_of(id.error());
-  const auto query = parse_first_logs_query(call.exchange.request().query());
-  if (!query.ok()) co_return problem_of(query.error());
-  auto logs = co_await context.sandboxes.logs(*id, query->first);
-  if (!logs.ok()) co_return sandbox_problem(*id, logs.error());
-  const auto entries = select_logs(std::move(*logs), *query);
-  JsonWriter json;
-  json.begin_object().key("logs").begin_array();
-  for (const node::LogEntry& entry : entries) write_line(json, entry);
-  json.end_array().key("logEntries").begin_array();
-  for (const node::LogEntry& entry : entries) write_entry(json, entry);
-  json.end_array().end_object();
-  co_return json_answer(200, json.take());
+  return answer_logs(context, call, parse_first_logs_query, write_logs_v1);
 }
 
 Answering get_sandbox_logs_v2(const Context& context, Call& call) {
-  const auto id = sandbox_id_of(call);
-  if (!id.ok()) co_return problem_of(id.error());
-  const auto query = parse_logs_query(call.exchange.request().query());
-  if (!query.ok()) co_return problem_of(query.error());
-  auto logs = co_await context.sandboxes.logs(*id, query->first);
-  if (!logs.ok()) co_return sandbox_problem(*id, logs.error());
-  const auto entries = select_logs(std::move(*logs), *query);
-  JsonWriter json;
-  json.begin_object().key("logs").begin_array();
-  for (const node::LogEntry& entry : entries) write_entry(json, entry);
-  json.end_array().end_object();
-  co_return json_answer(200, json.take());
+  return answer_logs(context, call, parse_logs_query, write_logs_v2);
 }
 
 }  // namespace cube::api

@@ -28,14 +28,6 @@ awaitable<void> create_boxes(Target target, std::string name, int count, std::ve
   }
 }
 
-awaitable<void> kill_boxes(Target target, std::vector<Box> boxes) {
-  Session session(target);
-  for (const Box& box : boxes) {
-    const auto killed = co_await session.kill(box);
-    if (!killed.ok()) complain(killed.error());
-  }
-}
-
 awaitable<void> run_commands(Target target, Box box, int count, Samples& samples) {
   Session session(target);
   for (int i = 0; i < count; ++i) {
@@ -95,7 +87,7 @@ void commands_table(const Target& target, const CommandsOptions& options) {
   const double seconds = milliseconds_since(start) / 1000;
   print_row("round trip, " + std::to_string(boxes.size()) + " sandboxes at once", many);
   std::printf("%.1f commands/s on all of them\n", static_cast<double>(many.count()) / seconds);
-  run_to_end(kill_boxes(target, std::move(boxes)));
+  run_to_end(kill_all(target, std::move(boxes)));
 }
 
 }  // namespace cube::bench

@@ -77,14 +77,6 @@ awaitable<void> create_many(Target target, DensityOptions options, Crowd& crowd)
   }
 }
 
-awaitable<void> kill_all(Target target, std::vector<Box> boxes) {
-  Session session(target);
-  for (const Box& box : boxes) {
-    const auto killed = co_await session.kill(box);
-    if (!killed.ok()) complain(killed.error());
-  }
-}
-
 Samples samples_of(std::span<const double> values) {
   Samples samples;
   for (const double value : values) samples.add(value);

@@ -8,6 +8,8 @@
 #include <asio/io_context.hpp>
 #include <thread>
 
+#include "table.hpp"
+
 namespace cube::bench {
 namespace {
 
@@ -23,21 +25,21 @@ std::string envelope(std::string_view json) {
   return bytes.append(json);
 }
 
-std::string start_message(std::string_view command) {
+std::string start_message(std::string_view shell, std::initializer_list<std::string_view> arguments) {
   JsonWriter json;
-  json.begin_object().key("process").begin_object().key("cmd").value("/bin/sh");
-  json.key("args").begin_array().value("-c").value(command).end_array().end_object();
-  json.key("stdin").value(false).end_object();
+  json.begin_object().key("process").begin_object().key("cmd").value(shell).key("args").begin_array();
+  for (const std::string_view argument : arguments) json.value(argument);
+  json.end_array().end_object().key("stdin").value(false).end_object();
   return envelope(json.text());
+}
+
+std::string shell_start_message(std::string_view command) {
+  return start_message("/bin/sh", {"-c", command});
 }
 
 /// As the SDKs' commands.run has it.
 std::string login_start_message(std::string_view command) {
-  JsonWriter json;
-  json.begin_object().key("process").begin_object().key("cmd").value("/bin/bash");
-  json.key("args").begin_array().value("-l").value("-c").value(command).end_array().end_object();
-  json.key("stdin").value(false).end_object();
-  return envelope(json.text());
+  return start_message("/bin/bash", {"-l", "-c", command});
 }
 
 Error unexpected(int status, const std::string& body) {
@@ -85,7 +87,8 @@ awaitable<Result<Box>> Session::create(std::string template_name) {
 }
 
 awaitable<Result<void>> Session::run(Box box, std::string command, bool to_end) {
-  const auto seen = co_await start(std::move(box), start_message(command), to_end);
+  std::string message = shell_start_message(command);
+  const auto seen = co_await start(std::move(box), std::move(message), to_end);
   if (!seen.ok()) co_return seen.error();
   if (seen->find("\"stdout\"") == std::string::npos)
     co_return make_error(ErrorCode::unavailable, "the command had no output: " + *seen);
@@ -93,7 +96,8 @@ awaitable<Result<void>> Session::run(Box box, std::string command, bool to_end) 
 }
 
 awaitable<Result<void>> Session::run_login(Box box, std::string command) {
-  const auto seen = co_await start(std::move(box), login_start_message(command), true);
+  std::string message = login_start_message(command);
+  const auto seen = co_await start(std::move(box), std::move(message), true);
   if (!seen.ok()) co_return seen.error();
   if (seen->find("\"exit status 0\"") == std::string::npos)
     co_return make_error(ErrorCode::unavailable, "the command did not succeed: " + *seen);
@@ -142,6 +146,14 @@ awaitable<Result<void>> Session::kill(Box box) {
   const auto answer = co_await call("DELETE", "/sandboxes/" + box.id, "");
   if (!answer.ok()) co_return answer.error();
   co_return Result<void>{};
+}
+
+awaitable<void> kill_all(Target target, std::vector<Box> boxes) {
+  Session session(target);
+  for (const Box& box : boxes) {
+    const auto killed = co_await session.kill(box);
+    if (!killed.ok()) complain(killed.error());
+  }
 }
 
 void run_to_end(awaitable<void> work) {

@@ -44,6 +44,9 @@ class Session {
   std::unique_ptr<http::ClientConnection> connection_;
 };
 
+/// One after another; what fails is said.
+asio::awaitable<void> kill_all(Target target, std::vector<Box> boxes);
+
 /// Runs a coroutine on a loop of its own until it is done.
 void run_to_end(asio::awaitable<void> work);
 
