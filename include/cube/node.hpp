@@ -236,7 +236,7 @@ class Sandboxes {
 };
 
 struct Settings {
-  int kvm_fd = -1;
+  std::shared_ptr<vmm::ShellMaker> shells;
   std::string kernel_path;        ///< the guest's vmlinux, for sandboxes that were paused without memory
   std::string scratch_directory;  ///< where clones' written blocks go
   std::string paused_directory;   ///< holds a snapshot for each paused sandbox, named by its id; ours alone

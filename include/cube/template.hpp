@@ -65,7 +65,7 @@ class Templates {
 };
 
 struct Settings {
-  int kvm_fd = -1;
+  std::shared_ptr<vmm::ShellMaker> shells;
   std::string directory;          ///< holds one directory a template, named by its id; ours alone
   std::string scratch_directory;  ///< see snapshot::open
   std::string kernel_path;        ///< the guest's vmlinux

@@ -5,9 +5,12 @@
 // MemoryImage that is mapped MAP_PRIVATE, so that restoring costs (almost) no copy and a page is the
 // machine's own only once it has written it.
 //
-// The library takes open descriptors and gives none back but streams; it opens no path, knows no sandbox id,
-// has no globals but its signal handlers. Whatever a guest does, or damage to its memory image, ends in its
-// own Machine's `on_stop`, never in an exception or abort.
+// A machine lives in this process or, made by MachineProcesses, in a confined process of its own; whoever
+// uses it sees no difference.
+//
+// The library takes open descriptors; it opens no path but those of its own process in /proc, knows no
+// sandbox id, has no globals but its signal handlers. Whatever a guest does, or damage to its memory image,
+// ends in its own Machine's `on_stop`, never in an exception or abort.
 //
 // Threads: every function is called from the event loop unless it says "blocks", then from a worker.
 // Each vCPU has a thread that does KVM_RUN and hands device work on.
@@ -117,41 +120,84 @@ struct MemoryImage {
 /// Refuses a descriptor that is not KVM of the stable API version 12, or lacks what the monitor needs.
 Result<void> check_kvm(int kvm_fd);
 
-/// What KVM offers every machine of this host. Asking takes 0.3 ms, nearly as long as making a shell, so
-/// whoever makes many asks once.
-struct HostProfile;
-Result<std::shared_ptr<const HostProfile>> examine_host(int kvm_fd);
+/// A machine's memory for whoever looks at it from outside its process: proc_pid_mem(5) and
+/// proc_pid_pagemap(5), which stay with the process that opened them.
+class ProcessMemory {
+ public:
+  struct Region {
+    std::uint64_t address = 0;  ///< in that process
+    std::uint64_t bytes = 0;    ///< whole pages
+  };
+
+  /// Of the calling process. `regions` are in the order of a memory image: low RAM first.
+  static Result<std::shared_ptr<const ProcessMemory>> open(
+      std::span<const std::span<const std::byte>> regions);
+
+  ProcessMemory(Fd memory, Fd pagemap, std::vector<Region> regions)
+      : memory_(std::move(memory)), pagemap_(std::move(pagemap)), regions_(std::move(regions)) {}
+
+  std::uint64_t bytes() const;
+  std::span<const Region> regions() const { return regions_; }
+  int memory_fd() const { return memory_.get(); }
+  int pagemap_fd() const { return pagemap_.get(); }
+
+  /// From `offset` of the image on. `unavailable` if the process is gone, `corrupt` where its image lost
+  /// pages.
+  Result<void> read(std::uint64_t offset, std::span<std::byte> into) const;
+
+ private:
+  Fd memory_;
+  Fd pagemap_;
+  std::vector<Region> regions_;
+};
+
+class Machine;
 
 /// What of a virtual machine needs no guest: KVM's VM with its memory slots, interrupt chip and vCPUs. Made
-/// ahead of time by a pool; Machine::restore fills it. Only the process that made it can use it.
+/// ahead of time by a pool. Booting and restoring block and use the shell up, also by an error;
+/// `config`'s vcpu_count and memory_bytes are the shell's (`invalid_argument`).
 class MachineShell {
  public:
-  /// Blocks. Without a `host` it is examined.
-  static Result<std::unique_ptr<MachineShell>> make(int kvm_fd, std::uint32_t vcpu_count,
-                                                    std::uint64_t memory_bytes,
-                                                    std::shared_ptr<const HostProfile> host = nullptr);
   virtual ~MachineShell() = default;  ///< blocks
   virtual std::uint32_t vcpu_count() const = 0;
   virtual std::uint64_t memory_bytes() const = 0;
+
+  /// The machine is created paused.
+  virtual Result<std::unique_ptr<Machine>> boot(Executors executors, MachineConfig config,
+                                                const BootSource& source) = 0;
+
+  /// Created paused, too. The work grows with the copied runs and the working set only, not with the size of
+  /// memory. `corrupt` if the state fails its checks or a file is shorter than what is wanted of it;
+  /// `conflict` if the state was saved on another CPU model, device model or shape.
+  virtual Result<std::unique_ptr<Machine>> restore(Executors executors, MachineConfig config,
+                                                   const MachineState& state, const MemoryImage& memory) = 0;
 };
+
+/// Makes shells; safe from any thread.
+class ShellMaker {
+ public:
+  virtual ~ShellMaker() = default;
+  virtual Result<std::unique_ptr<MachineShell>> make(std::uint32_t vcpu_count,
+                                                     std::uint64_t memory_bytes) = 0;  ///< blocks
+};
+
+/// Machines of this process. `kvm_fd` is an open /dev/kvm that outlives them.
+std::shared_ptr<ShellMaker> shells_in_this_process(int kvm_fd);
+
+/// Each machine in a process of its own, which has the machine's descriptors and nothing else: no file can be
+/// opened there, no connection made, no other process reached. A guest that breaks out of its machine finds
+/// itself there; and KVM's work for one machine does not grow with the number of the others (src/vmm/README.md).
+///
+/// Forks, at once, the process that all of them are forked from: to be called before the daemon has threads
+/// or secrets. All of them end with it, however it ends. Blocks.
+Result<std::shared_ptr<ShellMaker>> shells_in_processes(int kvm_fd);
 
 class Machine {
  public:
-  /// Blocks. `kvm_fd` is an open /dev/kvm. The machine is created paused.
-  static Result<std::unique_ptr<Machine>> boot(int kvm_fd, Executors executors, MachineConfig config,
-                                               BootSource source);
-
-  /// Blocks, but the work grows with the copied runs and the working set only, not with the size of memory.
-  /// `config`'s vcpu_count and memory_bytes are the shell's (`invalid_argument`). The shell is used up, also
-  /// by an error: `corrupt` if the state fails its checks or a file is shorter than what is wanted of it;
-  /// `conflict` if the state was saved on another CPU model, device model or shape.
-  static Result<std::unique_ptr<Machine>> restore(std::unique_ptr<MachineShell> shell, Executors executors,
-                                                  MachineConfig config, const MachineState& state,
-                                                  const MemoryImage& memory);
-
   /// Blocks: stops the vCPU threads and closes the virtual machine (10-25 ms in some kernels).
   virtual ~Machine() = default;
 
+  /// Does not wait. `unavailable` if it has stopped; what fails later is a reason to stop.
   virtual Result<void> resume() = 0;
 
   /// Blocks until no vCPU runs and no device request is in flight.
@@ -160,10 +206,8 @@ class Machine {
   /// Paused machines only. Open vsock connections are not part of the state; the guest sees them reset.
   virtual Result<MachineState> save() = 0;
 
-  /// Paused machines only: guest memory in the order of a memory image, low RAM first. Valid while the
-  /// machine is. Pages of a damaged image read as zeros: what was read counts only if the machine has not
-  /// stopped() afterwards.
-  virtual std::vector<std::span<const std::byte>> memory() const = 0;
+  /// What is read of a running machine's memory may be from different moments.
+  virtual Result<std::shared_ptr<const ProcessMemory>> memory() const = 0;
 
   /// Connects to a listening vsock port of the guest. `unavailable` if it refuses or the machine stops,
   /// `deadline_exceeded` if it does not answer in time.

@@ -107,10 +107,13 @@ Result<void> run(const Config& config) {
   if (config.no_auth && !is_loopback(endpoint->address))
     return make_error(ErrorCode::invalid_argument, "--no-auth only goes with a loopback address",
                       config.listen);
-  const auto tls = load_certificate(config);
-  if (!tls) return tls.error();
   const auto kvm = open_kvm(config.kvm_device);
   if (!kvm) return kvm.error();
+  // Before there are secrets or threads.
+  const auto shells = vmm::shells_in_processes(kvm->get());
+  if (!shells) return shells.error();
+  const auto tls = load_certificate(config);
+  if (!tls) return tls.error();
   CUBE_TRY(check_kernel(config.kernel));
   const auto state = StateDirectory::open(config.state_directory);
   if (!state) return state.error();
@@ -134,14 +137,14 @@ Result<void> run(const Config& config) {
   auto store = node::Store::open(state->store());
   if (!store) return std::move(store).error();
   templates::Settings template_settings;
-  template_settings.kvm_fd = kvm->get();
+  template_settings.shells = *shells;
   template_settings.directory = state->templates();
   template_settings.scratch_directory = state->scratch();
   template_settings.kernel_path = config.kernel;
   auto catalogue = templates::make_templates(executors, **store, template_settings);
   if (!catalogue) return std::move(catalogue).error();
   node::Settings node_settings;
-  node_settings.kvm_fd = kvm->get();
+  node_settings.shells = *shells;
   node_settings.kernel_path = config.kernel;
   node_settings.scratch_directory = state->scratch();
   node_settings.paused_directory = state->paused();

@@ -13,12 +13,14 @@ constexpr std::string_view kernel_arguments =
 
 }  // namespace
 
-Result<std::unique_ptr<vmm::Machine>> boot_guest(int kvm_fd, vmm::Executors executors,
+Result<std::unique_ptr<vmm::Machine>> boot_guest(vmm::ShellMaker& shells, vmm::Executors executors,
                                                  vmm::MachineConfig config, const std::string& kernel_path) {
   const auto kernel = open_file(kernel_path, O_RDONLY);
   if (!kernel) return kernel.error();
-  return vmm::Machine::boot(kvm_fd, std::move(executors), std::move(config),
-                            {kernel->get(), std::string(kernel_arguments)});
+  auto shell = shells.make(config.vcpu_count, config.memory_bytes);
+  if (!shell) return std::move(shell).error();
+  return (*shell)->boot(std::move(executors), std::move(config),
+                        {kernel->get(), std::string(kernel_arguments)});
 }
 
 }  // namespace cube::node

@@ -8,7 +8,7 @@
 namespace cube::node {
 
 /// Blocks. The machine is created paused.
-Result<std::unique_ptr<vmm::Machine>> boot_guest(int kvm_fd, vmm::Executors executors,
+Result<std::unique_ptr<vmm::Machine>> boot_guest(vmm::ShellMaker& shells, vmm::Executors executors,
                                                  vmm::MachineConfig config, const std::string& kernel_path);
 
 }  // namespace cube::node

@@ -214,7 +214,7 @@ Result<Running> SandboxesImpl::start_machine(const SandboxPtr& sandbox, const sn
     config.vcpu_count = snapshot.shape().vcpu_count;
     config.memory_bytes = snapshot.shape().memory_bytes;
     config.root_disk = disk;
-    auto booted = boot_guest(settings_.kvm_fd, executors_, std::move(config), settings_.kernel_path);
+    auto booted = boot_guest(*settings_.shells, executors_, std::move(config), settings_.kernel_path);
     if (!booted) return std::move(booted).error();
     made = std::move(*booted);
   }

@@ -77,7 +77,7 @@ SandboxesImpl::SandboxesImpl(vmm::Executors executors, Store& store,
                      for (const auto& [id, sandbox] : sandboxes_)
                        if (sandbox->checkpoint_id == gone) sandbox->checkpoint_id = parent;
                    }),
-      shells_(settings_.kvm_fd, executors_.workers, settings_.shell_pool_limit),
+      shells_(settings_.shells, executors_.workers, settings_.shell_pool_limit),
       warm_(settings_.warm_pool_limit),
       observing_(executors_.loop, guests_observed_at_once),
       coming_up_(executors_.loop, 2 * std::max(1u, std::thread::hardware_concurrency())),

@@ -48,31 +48,23 @@ Result<void> for_each_kind(std::uint64_t offset, std::span<const std::byte> byte
 
 /// Calls `chunk(offset in the image, bytes)` for the pages of memory that are its own, at most 1 MiB a call.
 template <class Chunk>
-Result<void> for_each_own_chunk(MemoryRegions memory, Chunk chunk) {
-  std::uint64_t image_offset = 0;
-  for (const auto region : memory) {
-    const auto runs = resident_pages(region, true);
-    if (!runs) return runs.error();
-    for (const vmm::PageRun& run : *runs)
-      for (std::uint64_t done = 0; done < run.bytes; done += chunk_bytes)
-        CUBE_TRY(
-            chunk(image_offset + run.offset + done,
-                  region.subspan(run.offset + done, std::min<std::uint64_t>(chunk_bytes, run.bytes - done))));
-    image_offset += region.size();
-  }
+Result<void> for_each_own_chunk(const vmm::ProcessMemory& memory, Chunk chunk) {
+  const auto runs = resident_pages(memory, true);
+  if (!runs) return runs.error();
+  std::vector<std::byte> bytes(chunk_bytes);
+  for (const vmm::PageRun& run : *runs)
+    for (std::uint64_t done = 0; done < run.bytes; done += chunk_bytes) {
+      const auto piece = std::span(bytes).first(std::min<std::uint64_t>(chunk_bytes, run.bytes - done));
+      CUBE_TRY(memory.read(run.offset + done, piece));
+      CUBE_TRY(chunk(run.offset + done, piece));
+    }
   return {};
 }
 
 }  // namespace
 
-std::uint64_t size_of(MemoryRegions memory) {
-  std::uint64_t bytes = 0;
-  for (const auto region : memory) bytes += region.size();
-  return bytes;
-}
-
 // A guest may go on running only after this, so what is read here does not change under it.
-Result<std::uint32_t> write_base_image(int fd, MemoryRegions memory) {
+Result<std::uint32_t> write_base_image(int fd, const vmm::ProcessMemory& memory) {
   std::uint32_t checksum = 0;
   CUBE_TRY(for_each_own_chunk(memory, [&](std::uint64_t offset, std::span<const std::byte> bytes) {
     return for_each_kind(
@@ -84,7 +76,7 @@ Result<std::uint32_t> write_base_image(int fd, MemoryRegions memory) {
           return write_exactly(fd, run, at);
         });
   }));
-  if (retry_interrupted([&] { return ::ftruncate(fd, static_cast<off_t>(size_of(memory))); }) != 0)
+  if (retry_interrupted([&] { return ::ftruncate(fd, static_cast<off_t>(memory.bytes())); }) != 0)
     return os_error(errno, "cannot set a file's size");
   return checksum;
 }
@@ -150,9 +142,9 @@ Result<void> MemoryView::read(std::uint64_t offset, std::span<std::byte> into) c
 
 // A page that was copied in from a layer, or written with what it held already, is the mapping's own but no
 // change: comparing costs less than storing it again and again.
-Result<std::shared_ptr<const disk::Layer>> collect_changes(const MemoryView& parent, MemoryRegions memory,
+Result<std::shared_ptr<const disk::Layer>> collect_changes(const MemoryView& parent, const vmm::ProcessMemory& memory,
                                                            const std::string& scratch_directory) {
-  auto writer = disk::LayerWriter::create(scratch_directory, size_of(memory));
+  auto writer = disk::LayerWriter::create(scratch_directory, memory.bytes());
   if (!writer) return std::move(writer).error();
 
   enum class Kind { same, zero, data };

@@ -12,13 +12,9 @@
 
 namespace cube::snapshot {
 
-using MemoryRegions = std::span<const std::span<const std::byte>>;  ///< low RAM first; whole pages
-
-std::uint64_t size_of(MemoryRegions memory);
-
 /// Writes memory that nothing was mapped into to an empty file, pages of zeros as holes. Its checksum. Not
 /// synced.
-Result<std::uint32_t> write_base_image(int fd, MemoryRegions memory);
+Result<std::uint32_t> write_base_image(int fd, const vmm::ProcessMemory& memory);
 
 /// CRC32C over index and content of every page that is not all zeros, ascending; where the file has holes
 /// makes no difference.
@@ -44,7 +40,7 @@ class MemoryView {
 
 /// What memory mapped from `parent` now holds that `parent` does not: costs reading the mapping's own pages
 /// once, and writing those that differ.
-Result<std::shared_ptr<const disk::Layer>> collect_changes(const MemoryView& parent, MemoryRegions memory,
+Result<std::shared_ptr<const disk::Layer>> collect_changes(const MemoryView& parent, const vmm::ProcessMemory& memory,
                                                            const std::string& scratch_directory);
 
 }  // namespace cube::snapshot

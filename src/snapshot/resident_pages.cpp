@@ -1,6 +1,5 @@
 #include "snapshot/resident_pages.hpp"
 
-#include <fcntl.h>
 #include <sys/ioctl.h>
 
 #include <algorithm>
@@ -13,7 +12,9 @@ namespace {
 using vmm::page_size;
 using vmm::PageRun;
 
-constexpr const char* pagemap_path = "/proc/self/pagemap";
+using Region = vmm::ProcessMemory::Region;
+
+constexpr const char* pagemap_file = "the pagemap of a machine";
 
 // --- PAGEMAP_SCAN, include/uapi/linux/fs.h; the headers of older distributions lack it ---
 
@@ -47,29 +48,28 @@ class Runs {
   std::vector<PageRun> runs_;
 };
 
-Result<std::vector<PageRun>> scan(int pagemap, std::span<const std::byte> memory, bool own_only) {
-  const auto begin = reinterpret_cast<std::uintptr_t>(memory.data());
+Result<void> scan(int pagemap, const Region& memory, std::uint64_t image_offset, bool own_only, Runs& runs) {
   std::array<ScannedRegion, 1024> regions;
   ScanArguments arguments{};
   arguments.size = sizeof arguments;
-  arguments.start = begin;
-  arguments.end = begin + memory.size();
+  arguments.start = memory.address;
+  arguments.end = memory.address + memory.bytes;
   arguments.vec = reinterpret_cast<std::uintptr_t>(regions.data());
   arguments.vec_len = regions.size();
   arguments.category_anyof_mask = category_present | category_swapped;
   arguments.return_mask = category_file;
   if (own_only) arguments.category_inverted = arguments.category_mask = category_file;
 
-  Runs runs;
   while (arguments.start < arguments.end) {
     const int count = ::ioctl(pagemap, pagemap_scan, &arguments);
     if (count < 0 && errno == EINTR) continue;
-    if (count < 0) return os_error(errno, "PAGEMAP_SCAN failed", pagemap_path);
+    if (count < 0) return os_error(errno, "PAGEMAP_SCAN failed", pagemap_file);
     for (const ScannedRegion& region : std::span(regions).first(static_cast<std::size_t>(count)))
-      runs.add(region.start - begin, region.end - region.start, (region.categories & category_file) == 0);
+      runs.add(image_offset + region.start - memory.address, region.end - region.start,
+               (region.categories & category_file) == 0);
     arguments.start = arguments.walk_end;
   }
-  return runs.take();
+  return {};
 }
 
 // --- Documentation/admin-guide/mm/pagemap.rst ---
@@ -78,36 +78,48 @@ constexpr std::uint64_t bit_present = 1ull << 63;
 constexpr std::uint64_t bit_swapped = 1ull << 62;
 constexpr std::uint64_t bit_file = 1ull << 61;
 
-Result<std::vector<PageRun>> read_pagemap(int pagemap, std::span<const std::byte> memory, bool own_only) {
-  const std::uint64_t first = reinterpret_cast<std::uintptr_t>(memory.data()) / page_size;
-  const std::uint64_t pages = memory.size() / page_size;
+Result<void> read_pagemap(int pagemap, const Region& memory, std::uint64_t image_offset, bool own_only,
+                          Runs& runs) {
+  const std::uint64_t first = memory.address / page_size;
+  const std::uint64_t pages = memory.bytes / page_size;
   std::array<std::uint64_t, 4096> entries;
-  Runs runs;
   for (std::uint64_t done = 0; done < pages;) {
     const auto chunk = std::span(entries).first(std::min<std::uint64_t>(pages - done, entries.size()));
     CUBE_TRY(read_exactly(pagemap, std::as_writable_bytes(chunk), (first + done) * sizeof(std::uint64_t)));
     for (std::size_t i = 0; i < chunk.size(); ++i) {
       const bool own = (chunk[i] & bit_file) == 0;
       if ((chunk[i] & (bit_present | bit_swapped)) != 0 && (own || !own_only))
-        runs.add((done + i) * page_size, page_size, own);
+        runs.add(image_offset + (done + i) * page_size, page_size, own);
     }
     done += chunk.size();
   }
+  return {};
+}
+
+template <class Method>
+Result<std::vector<PageRun>> collect(const vmm::ProcessMemory& memory, bool own_only, Method method) {
+  Runs runs;
+  std::uint64_t image_offset = 0;
+  for (const Region& region : memory.regions()) {
+    CUBE_TRY(method(memory.pagemap_fd(), region, image_offset, own_only, runs));
+    image_offset += region.bytes;
+  }
+  // A process that ended has no pages: what was found counts only if it is still there.
+  std::byte any{};
+  CUBE_TRY(memory.read(0, std::span(&any, 1)));
   return runs.take();
 }
 
 }  // namespace
 
-Result<std::vector<PageRun>> resident_pages(std::span<const std::byte> memory, bool own_only,
+Result<std::vector<PageRun>> resident_pages(const vmm::ProcessMemory& memory, bool own_only,
                                             PageMethod method) {
-  const auto pagemap = open_file(pagemap_path, O_RDONLY);
-  if (!pagemap) return pagemap.error();
   if (method != PageMethod::pagemap) {
-    auto runs = scan(pagemap->get(), memory, own_only);
+    auto runs = collect(memory, own_only, scan);
     if (runs || method == PageMethod::scan) return runs;
     if (runs.error().os_errno != ENOTTY && runs.error().os_errno != EINVAL) return runs;
   }
-  return read_pagemap(pagemap->get(), memory, own_only);
+  return collect(memory, own_only, read_pagemap);
 }
 
 }  // namespace cube::snapshot

@@ -1,14 +1,12 @@
-// Which pages of a mapping are present in this process, and which of those are its own.
+// Which pages of a machine's memory are present in its process, and which of those are its own.
 //
 // In a private mapping of an image a page is the file's until it is written to, then the mapping's own
 // (anonymous): those are the dirty ones, however long ago they were written. In anonymous memory every
 // present page is the mapping's own, and one that is not reads as zeros.
 #pragma once
 
-#include <cstddef>
 #include <cube/core.hpp>
 #include <cube/vmm.hpp>
-#include <span>
 #include <vector>
 
 namespace cube::snapshot {
@@ -16,12 +14,12 @@ namespace cube::snapshot {
 enum class PageMethod {
   automatic,  ///< scan, or pagemap where the kernel lacks it
   scan,       ///< ioctl PAGEMAP_SCAN, Linux 6.7: the kernel walks page tables and reports runs
-  pagemap,    ///< /proc/self/pagemap: 8 bytes a page
+  pagemap,    ///< /proc/PID/pagemap: 8 bytes a page
 };
 
-/// Runs of `memory`'s present pages, ascending, with offsets from its start; `written` are its own. With
-/// `own_only` the others are left out. `memory` is made of whole pages.
-Result<std::vector<vmm::PageRun>> resident_pages(std::span<const std::byte> memory, bool own_only,
+/// Runs of present pages, ascending, with their offsets in the image; `written` are the memory's own. With
+/// `own_only` the others are left out.
+Result<std::vector<vmm::PageRun>> resident_pages(const vmm::ProcessMemory& memory, bool own_only,
                                                  PageMethod method = PageMethod::automatic);
 
 }  // namespace cube::snapshot

@@ -16,8 +16,8 @@ struct ShellPool::State : std::enable_shared_from_this<ShellPool::State> {
     bool used = false;  // since the last call of age()
   };
 
-  State(int kvm, asio::any_io_executor executor, std::size_t most)
-      : kvm_fd(kvm), workers(std::move(executor)), limit(most) {}
+  State(std::shared_ptr<vmm::ShellMaker> shells, asio::any_io_executor executor, std::size_t most)
+      : maker(std::move(shells)), workers(std::move(executor)), limit(most) {}
 
   /// With the mutex held.
   std::size_t kept() const {
@@ -35,25 +35,8 @@ struct ShellPool::State : std::enable_shared_from_this<ShellPool::State> {
     }
   }
 
-  /// What KVM offers is the same for all of them, and slow to ask for.
-  Result<std::unique_ptr<vmm::MachineShell>> make_shell(const Shape& shape) {
-    std::shared_ptr<const vmm::HostProfile> known;
-    {
-      const std::scoped_lock lock(mutex);
-      known = host;
-    }
-    if (!known) {
-      auto examined = vmm::examine_host(kvm_fd);
-      if (!examined) return std::move(examined).error();
-      known = std::move(*examined);
-      const std::scoped_lock lock(mutex);
-      host = known;
-    }
-    return vmm::MachineShell::make(kvm_fd, shape.first, shape.second, std::move(known));
-  }
-
   void make(const Shape& shape) {
-    auto shell = make_shell(shape);
+    auto shell = maker->make(shape.first, shape.second);
     const std::scoped_lock lock(mutex);
     Shelf& shelf = shelves[shape];
     --shelf.in_the_making;
@@ -65,18 +48,17 @@ struct ShellPool::State : std::enable_shared_from_this<ShellPool::State> {
     }
   }
 
-  const int kvm_fd;
+  const std::shared_ptr<vmm::ShellMaker> maker;
   const asio::any_io_executor workers;
   const std::size_t limit;
   std::mutex mutex;
-  std::shared_ptr<const vmm::HostProfile> host;
   std::map<Shape, Shelf> shelves;
   bool closed = false;
   std::uint64_t hits = 0, misses = 0;
 };
 
-ShellPool::ShellPool(int kvm_fd, asio::any_io_executor workers, std::size_t limit)
-    : state_(std::make_shared<State>(kvm_fd, std::move(workers), limit)) {}
+ShellPool::ShellPool(std::shared_ptr<vmm::ShellMaker> maker, asio::any_io_executor workers, std::size_t limit)
+    : state_(std::make_shared<State>(std::move(maker), std::move(workers), limit)) {}
 
 ShellPool::~ShellPool() {
   {
@@ -104,7 +86,7 @@ Result<std::unique_ptr<vmm::MachineShell>> ShellPool::take(std::uint32_t vcpu_co
     if (shelf.wanted < state_->limit) ++shelf.wanted;
     state_->order(shape);
   }
-  return state_->make_shell(shape);
+  return state_->maker->make(vcpu_count, memory_bytes);
 }
 
 void ShellPool::age() {

@@ -15,7 +15,7 @@ namespace cube::snapshot {
 class ShellPool {
  public:
   /// `limit`: shells kept at most, 0 for none.
-  ShellPool(int kvm_fd, asio::any_io_executor workers, std::size_t limit);
+  ShellPool(std::shared_ptr<vmm::ShellMaker> maker, asio::any_io_executor workers, std::size_t limit);
   ~ShellPool();
   ShellPool(const ShellPool&) = delete;
   ShellPool& operator=(const ShellPool&) = delete;

@@ -83,8 +83,7 @@ class LayeredSnapshot final : public Snapshot {
     const auto [wanted, observed] = begin_clone();
     if (wanted) image.working_set = *wanted;
     image.observed = observed;
-    auto machine = vmm::Machine::restore(std::move(*shell), std::move(executors), std::move(config),
-                                         files_.state, image);
+    auto machine = (*shell)->restore(std::move(executors), std::move(config), files_.state, image);
     if (!machine) return std::move(machine).error();
     return Clone{std::move(*machine), std::move(*disk)};
   }
@@ -102,17 +101,11 @@ class LayeredSnapshot final : public Snapshot {
 
   void learn_working_set(const vmm::Machine& machine, Phase phase) const override {
     if (!learning(phase)) return;
-    std::vector<vmm::PageRun> now;
-    std::uint64_t image_offset = 0;
-    for (const auto region : machine.memory()) {
-      const auto runs = resident_pages(region, false);
-      if (!runs) return;
-      for (vmm::PageRun run : *runs) {
-        run.offset += image_offset;
-        now.push_back(run);
-      }
-      image_offset += region.size();
-    }
+    const auto memory = machine.memory();
+    if (!memory) return;
+    auto resident = resident_pages(**memory, false);
+    if (!resident) return;
+    std::vector<vmm::PageRun> now = std::move(*resident);
     const std::scoped_lock lock(learning_);
     if (!learns(phase)) return;
     if (phase == Phase::used) now = add_as_read(*working_set_, now);
@@ -197,7 +190,7 @@ Result<void> make_read_only(int fd) {
 }
 
 /// Adds a base image of memory that was never mapped from one.
-Result<void> add_base_image(Files& files, const std::vector<std::span<const std::byte>>& memory,
+Result<void> add_base_image(Files& files, const vmm::ProcessMemory& memory,
                             const std::string& scratch) {
   auto base = disk::SharedFile::create(scratch);
   if (!base) return std::move(base).error();
@@ -211,7 +204,7 @@ Result<void> add_base_image(Files& files, const std::vector<std::span<const std:
 
 /// Adds what the machine has changed of its parent's memory.
 Result<void> add_changes(Files& files, const MemoryView& parent,
-                         const std::vector<std::span<const std::byte>>& memory, const std::string& scratch) {
+                         const vmm::ProcessMemory& memory, const std::string& scratch) {
   auto changes = collect_changes(parent, memory, scratch);
   if (!changes) return std::move(changes).error();
   if ((*changes)->held_clusters() > 0) files.memory_layers.push_back(std::move(*changes));
@@ -249,7 +242,8 @@ Result<SnapshotPtr> capture_first(const Shape& shape, vmm::Machine& machine, Fd 
                                   const std::string& scratch_directory) {
   CUBE_TRY(check_shape(shape));
   const auto memory = machine.memory();
-  if (size_of(memory) != shape.memory_bytes)
+  if (!memory) return memory.error();
+  if ((*memory)->bytes() != shape.memory_bytes)
     return make_error(ErrorCode::invalid_argument, "shape and machine disagree on the size of memory");
   Files files;
   files.shape = shape;
@@ -261,7 +255,7 @@ Result<SnapshotPtr> capture_first(const Shape& shape, vmm::Machine& machine, Fd 
   auto disk = disk::SharedFile::adopt(std::move(disk_image), scratch_directory);
   if (!disk) return std::move(disk).error();
   files.disk = std::move(*disk);
-  CUBE_TRY(add_base_image(files, memory, scratch_directory));
+  CUBE_TRY(add_base_image(files, **memory, scratch_directory));
   return SnapshotPtr(std::make_shared<LayeredSnapshot>(std::move(files), scratch_directory, true));
 }
 
@@ -270,14 +264,15 @@ Result<SnapshotPtr> capture(const SnapshotPtr& parent, vmm::Machine& machine, di
   const LayeredSnapshot& before = layered(parent);
   Files files = before.files();
   const auto memory = machine.memory();
-  if (size_of(memory) != files.shape.memory_bytes)
+  if (!memory) return memory.error();
+  if ((*memory)->bytes() != files.shape.memory_bytes)
     return make_error(ErrorCode::invalid_argument, "the machine was not cloned from this snapshot");
   auto state = machine.save();
   if (!state) return std::move(state).error();
   files.state = std::move(*state);
-  CUBE_TRY(files.memory ? add_changes(files, before.memory(), memory, before.scratch())
-                        : add_base_image(files, memory, before.scratch()));
-  // Pages of a damaged image read as zeros: nothing that was read of it counts.
+  CUBE_TRY(files.memory ? add_changes(files, before.memory(), **memory, before.scratch())
+                        : add_base_image(files, **memory, before.scratch()));
+  // It read pages of a damaged image as zeros: nothing that was read of it counts.
   if (machine.stopped())
     return make_error(ErrorCode::unavailable, "the machine stopped while it was captured");
   files.disk_layers = disk.freeze();
@@ -324,8 +319,8 @@ SnapshotPtr rebase(const SnapshotPtr& later, const SnapshotPtr& before, const Sn
 
 std::uint64_t private_bytes(const vmm::Machine& machine) {
   std::uint64_t bytes = 0;
-  for (const auto region : machine.memory())
-    if (const auto runs = resident_pages(region, true))
+  if (const auto memory = machine.memory())
+    if (const auto runs = resident_pages(**memory, true))
       for (const vmm::PageRun& run : *runs) bytes += run.bytes;
   return bytes;
 }

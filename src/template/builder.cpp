@@ -141,7 +141,7 @@ class Build {
       if (reason.kind != vmm::StopReason::Kind::requested)
         console->append("\n[stopped: " + reason.detail + "]");
     };
-    auto machine = node::boot_guest(settings_.kvm_fd, executors_, std::move(config), settings_.kernel_path);
+    auto machine = node::boot_guest(*settings_.shells, executors_, std::move(config), settings_.kernel_path);
     if (!machine) return std::move(machine).error();
     machine_ = std::move(*machine);
     return machine_->resume();

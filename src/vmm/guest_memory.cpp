@@ -75,6 +75,12 @@ GuestMemory::~GuestMemory() {
   if (!mapping_.empty()) ::munmap(mapping_.data(), mapping_.size());
 }
 
+std::vector<std::span<const std::byte>> GuestMemory::spans() const {
+  std::vector<std::span<const std::byte>> spans;
+  for (const MemoryRegion& region : regions()) spans.emplace_back(region.host);
+  return spans;
+}
+
 void GuestMemory::look_for_damage() const {
   for (const std::byte* page : last_pages_) static_cast<void>(*static_cast<const volatile std::byte*>(page));
 }

@@ -49,6 +49,8 @@ class GuestMemory {
   /// All of it, in the order of a memory image.
   std::span<std::byte> whole() const { return mapping_; }
   std::span<const MemoryRegion> regions() const { return {regions_.data(), region_count_}; }
+  /// The regions' host memory.
+  std::vector<std::span<const std::byte>> spans() const;
 
   /// Some of it could not be read and became zeros: its machine must end. Asked after the memory was touched.
   bool damaged() const { return guard_.damaged(); }

@@ -9,6 +9,7 @@
 #include "vmm/arch/x86_64/layout.hpp"
 #include "vmm/arch/x86_64/serial.hpp"
 #include "vmm/kvm.hpp"
+#include "vmm/local_shell.hpp"
 #include "vmm/machine_state.hpp"
 #include "vmm/shell.hpp"
 #include "vmm/vcpu_thread.hpp"
@@ -19,7 +20,7 @@ namespace {
 
 using namespace x86_64;
 
-constexpr std::uint64_t guest_cid = 3;  // every guest's: vsock never leaves this process
+constexpr std::uint64_t guest_cid = 3;  // every guest's: vsock ends in its own device
 constexpr std::array<std::uint8_t, 6> guest_mac = {0x02, 0x00, 0x00, 0x00, 0x00, 0x01};  // every guest's
 
 constexpr const char* memory_is_damaged = "its memory image is damaged";
@@ -122,10 +123,8 @@ class MachineImpl final : public Machine, private ExitHandler {
     return encode(record);
   }
 
-  std::vector<std::span<const std::byte>> memory() const override {
-    std::vector<std::span<const std::byte>> spans;
-    for (const MemoryRegion& region : shell_->memory()->regions()) spans.emplace_back(region.host);
-    return spans;
+  Result<std::shared_ptr<const ProcessMemory>> memory() const override {
+    return ProcessMemory::open(shell_->memory()->spans());
   }
 
   asio::awaitable<Result<std::unique_ptr<Stream>>> connect(std::uint32_t port,
@@ -251,26 +250,20 @@ class MachineImpl final : public Machine, private ExitHandler {
 
 }  // namespace
 
-Result<std::unique_ptr<Machine>> Machine::boot(int kvm_fd, Executors executors, MachineConfig config,
-                                               BootSource source) {
-  auto shell = Shell::make(kvm_fd, config.vcpu_count, config.memory_bytes, nullptr);
-  if (!shell) return std::move(shell).error();
-  auto machine = std::make_unique<MachineImpl>(std::move(*shell), std::move(executors), std::move(config));
+Result<std::unique_ptr<Machine>> boot(std::unique_ptr<Shell> shell, Executors executors, MachineConfig config,
+                                      const BootSource& source) {
+  auto machine = std::make_unique<MachineImpl>(std::move(shell), std::move(executors), std::move(config));
   CUBE_TRY(machine->prepare_boot(source));
   return std::unique_ptr<Machine>(std::move(machine));
 }
 
-Result<std::unique_ptr<Machine>> Machine::restore(std::unique_ptr<MachineShell> shell, Executors executors,
-                                                  MachineConfig config, const MachineState& state,
-                                                  const MemoryImage& memory) {
-  if (config.vcpu_count != shell->vcpu_count() || config.memory_bytes != shell->memory_bytes())
-    return make_error(ErrorCode::invalid_argument, "the shell has another shape than the machine");
+Result<std::unique_ptr<Machine>> restore(std::unique_ptr<Shell> shell, Executors executors,
+                                         MachineConfig config, const MachineState& state,
+                                         const MemoryImage& memory) {
   const auto record = decode(state);
   if (!record) return record.error();
-  // MachineShell::make makes no other kind.
-  std::unique_ptr<Shell> own(static_cast<Shell*>(shell.release()));
-  CUBE_TRY(own->map_image(memory));
-  auto machine = std::make_unique<MachineImpl>(std::move(own), std::move(executors), std::move(config));
+  CUBE_TRY(shell->map_image(memory));
+  auto machine = std::make_unique<MachineImpl>(std::move(shell), std::move(executors), std::move(config));
   CUBE_TRY(machine->apply(*record));
   machine->populate(memory.working_set);
   return std::unique_ptr<Machine>(std::move(machine));

@@ -79,11 +79,6 @@ void Shell::populate(const MemoryRegion& region, const PageRun& run) {
 Result<std::unique_ptr<Shell>> Shell::make(int kvm_fd, std::uint32_t vcpu_count, std::uint64_t memory_bytes,
                                            std::shared_ptr<const HostProfile> host) {
   CUBE_TRY(check(vcpu_count, memory_bytes));
-  if (!host) {
-    auto examined = examine_host(kvm_fd);
-    if (!examined) return std::move(examined).error();
-    host = std::move(*examined);
-  }
   auto memory = GuestMemory::map_anonymous(memory_bytes);
   if (!memory) return std::move(memory).error();
   auto vm = create_vm(kvm_fd);
@@ -92,14 +87,6 @@ Result<std::unique_ptr<Shell>> Shell::make(int kvm_fd, std::uint32_t vcpu_count,
                                        std::move(*vm));
   CUBE_TRY(shell->assemble(vcpu_count));
   return shell;
-}
-
-Result<std::unique_ptr<MachineShell>> MachineShell::make(int kvm_fd, std::uint32_t vcpu_count,
-                                                         std::uint64_t memory_bytes,
-                                                         std::shared_ptr<const HostProfile> host) {
-  auto shell = Shell::make(kvm_fd, vcpu_count, memory_bytes, std::move(host));
-  if (!shell) return std::move(shell).error();
-  return std::unique_ptr<MachineShell>(std::move(*shell));
 }
 
 }  // namespace cube::vmm

@@ -19,17 +19,20 @@ struct HostProfile {
   bool pre_faults = false;  ///< KVM can fill nested page tables ahead of the guest
 };
 
-class Shell final : public MachineShell {
+/// What KVM offers every machine of this host. Asking takes 0.3 ms, nearly as long as making a shell, so
+/// whoever makes many asks once.
+Result<std::shared_ptr<const HostProfile>> examine_host(int kvm_fd);
+
+class Shell {
  public:
-  /// See MachineShell::make.
   static Result<std::unique_ptr<Shell>> make(int kvm_fd, std::uint32_t vcpu_count, std::uint64_t memory_bytes,
                                              std::shared_ptr<const HostProfile> host);
 
   Shell(std::shared_ptr<const HostProfile> host, std::shared_ptr<GuestMemory> memory, Vm vm)
       : host_(std::move(host)), memory_(std::move(memory)), vm_(std::move(vm)) {}
 
-  std::uint32_t vcpu_count() const override { return static_cast<std::uint32_t>(vcpus_.size()); }
-  std::uint64_t memory_bytes() const override { return memory_->bytes(); }
+  std::uint32_t vcpu_count() const { return static_cast<std::uint32_t>(vcpus_.size()); }
+  std::uint64_t memory_bytes() const { return memory_->bytes(); }
 
   const HostProfile& host() const { return *host_; }
   std::shared_ptr<const GuestMemory> memory() const { return memory_; }

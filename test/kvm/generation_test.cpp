@@ -11,7 +11,7 @@ using GenerationId = std::array<std::uint8_t, 16>;
 
 GenerationId id_of(const Machine& machine) {
   GenerationId id;
-  std::memcpy(id.data(), machine.memory().front().data() + 0xf0000, id.size());
+  read_memory(machine, 0xf0000, std::as_writable_bytes(std::span(id)));
   return id;
 }
 

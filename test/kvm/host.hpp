@@ -25,20 +25,36 @@ inline constexpr auto patience =
     240s;  // a software-emulated KVM interprets a few million instructions a second
 inline constexpr std::uint64_t guest_memory_bytes = 64 << 20;
 
-/// The executors a machine wants, and the KVM device.
+inline Fd open_kvm() {
+  auto device = open_file("/dev/kvm", O_RDWR);
+  REQUIRE(device.ok());
+  REQUIRE(check_kvm(device->get()).ok());
+  return std::move(*device);
+}
+
+/// Where this run's machines live: with CUBED_MACHINES=process in processes of their own, else in this one.
+/// Made once, before there are threads.
+inline std::shared_ptr<ShellMaker> shells_of_this_run() {
+  static const Fd kvm = open_kvm();
+  static const std::shared_ptr<ShellMaker> shells = [] {
+    const char* where = std::getenv("CUBED_MACHINES");
+    if (where == nullptr || std::string_view(where) != "process") return shells_in_this_process(kvm.get());
+    auto started = shells_in_processes(kvm.get());
+    if (!started) FAIL(started.error().describe());
+    return *started;
+  }();
+  return shells;
+}
+
+/// The executors a machine wants, and shells for it.
 struct Host {
+  const std::shared_ptr<ShellMaker> shells = shells_of_this_run();
   asio::io_context loop{1};
   asio::executor_work_guard<asio::io_context::executor_type> work{loop.get_executor()};
   asio::thread_pool workers{4};
   std::thread loop_thread{[this] { loop.run(); }};
-  Fd kvm;
 
-  Host() {
-    auto device = open_file("/dev/kvm", O_RDWR);
-    REQUIRE(device.ok());
-    kvm = std::move(*device);
-    REQUIRE(check_kvm(kvm.get()).ok());
-  }
+  Host() = default;
   ~Host() {
     workers.join();
     work.reset();
@@ -99,12 +115,19 @@ inline int open_guest(const char* name) {
   return fd;
 }
 
+inline std::unique_ptr<MachineShell> make_shell(Host& host, std::uint32_t vcpu_count = 1) {
+  auto shell = host.shells->make(vcpu_count, guest_memory_bytes);
+  if (!shell) FAIL(shell.error().describe());
+  return std::move(*shell);
+}
+
 inline std::unique_ptr<Machine> boot(Host& host, Observer& observer, const char* guest,
                                      MachineConfig config = {}) {
   config.memory_bytes = guest_memory_bytes;
   observer.attach(config);
   const Fd kernel(open_guest(guest));
-  auto machine = Machine::boot(host.kvm.get(), host.executors(), std::move(config), {kernel.get(), ""});
+  auto machine =
+      make_shell(host, config.vcpu_count)->boot(host.executors(), std::move(config), {kernel.get(), ""});
   if (!machine) FAIL(machine.error().describe());
   return std::move(*machine);
 }
@@ -115,9 +138,21 @@ inline std::uint64_t number_after(const std::string& console, std::string_view l
   return std::stoull(console.substr(at + label.size()));
 }
 
+inline void read_memory(const Machine& machine, std::uint64_t offset, std::span<std::byte> into) {
+  const auto memory = machine.memory();
+  if (!memory) FAIL(memory.error().describe());
+  if (const auto read = (*memory)->read(offset, into); !read) FAIL(read.error().describe());
+}
+
+inline std::vector<std::byte> copy_memory(const Machine& machine) {
+  std::vector<std::byte> bytes(guest_memory_bytes);
+  read_memory(machine, 0, bytes);
+  return bytes;
+}
+
 inline std::uint64_t word_at(const Machine& machine, std::uint64_t address) {
   std::uint64_t word = 0;
-  std::memcpy(&word, machine.memory().front().data() + address, sizeof word);
+  read_memory(machine, address, std::as_writable_bytes(std::span(&word, 1)));
   return word;
 }
 
@@ -134,25 +169,15 @@ inline void wait_until_above(const Machine& machine, Observer& observer, std::ui
 
 inline Fd memory_image(const Machine& machine) {
   Fd image(::memfd_create("image", MFD_CLOEXEC));
-  std::uint64_t offset = 0;
-  for (const auto span : machine.memory()) {
-    REQUIRE(write_exactly(image.get(), span, offset).ok());
-    offset += span.size();
-  }
+  REQUIRE(write_exactly(image.get(), copy_memory(machine), 0).ok());
   return image;
-}
-
-inline std::unique_ptr<MachineShell> make_shell(Host& host, std::uint32_t vcpu_count = 1) {
-  auto shell = MachineShell::make(host.kvm.get(), vcpu_count, guest_memory_bytes);
-  if (!shell) FAIL(shell.error().describe());
-  return std::move(*shell);
 }
 
 inline Result<std::unique_ptr<Machine>> restore(Host& host, Observer& observer, const MachineState& state,
                                                 const MemoryImage& memory, MachineConfig config = {}) {
   config.memory_bytes = guest_memory_bytes;
   observer.attach(config);
-  return Machine::restore(make_shell(host), host.executors(), std::move(config), state, memory);
+  return make_shell(host)->restore(host.executors(), std::move(config), state, memory);
 }
 
 inline Result<std::unique_ptr<Machine>> restore(Host& host, Observer& observer, const MachineState& state,
@@ -174,12 +199,16 @@ inline std::size_t lines_of(const char* path) {
   return static_cast<std::size_t>(std::count(text->begin(), text->end(), '\n'));
 }
 
-/// What a machine has posted to the loop holds its memory until the loop comes to it.
-inline bool mappings_fall_to(std::size_t most) {
+/// What a machine has left to the loop is there until the loop comes to it.
+template <class Count>
+bool falls_to(std::size_t most, Count count) {
   const auto deadline = std::chrono::steady_clock::now() + patience;
-  while (lines_of("/proc/self/maps") > most)
+  while (count() > most)
     if (std::chrono::steady_clock::now() > deadline) return false;
   return true;
+}
+inline bool mappings_fall_to(std::size_t most) {
+  return falls_to(most, [] { return lines_of("/proc/self/maps"); });
 }
 
 }  // namespace cube::vmm::test

@@ -321,7 +321,7 @@ TEST_CASE("files that are no kernel are refused") {
     MachineConfig config;
     config.memory_bytes = 64 << 20;
     const auto machine =
-        Machine::boot(host.kvm.get(), host.executors(), std::move(config), {kernel.get(), ""});
+        make_shell(host)->boot(host.executors(), std::move(config), {kernel.get(), ""});
     CHECK_FALSE(machine.ok());
   }
 }

@@ -75,11 +75,11 @@ ErrorCode refusal(Host& host, const Parent& parent, std::vector<MemoryImage::Run
 /// What /proc/self/pagemap says of a page (Documentation/admin-guide/mm/pagemap.rst).
 enum class Page { absent, of_file, own };
 Page page_at(const Machine& machine, std::uint64_t offset) {
-  const auto pagemap = open_file("/proc/self/pagemap", O_RDONLY);
-  REQUIRE(pagemap.ok());
-  const auto address = reinterpret_cast<std::uintptr_t>(machine.memory().front().data()) + offset;
+  const auto memory = machine.memory();
+  REQUIRE(memory.ok());
+  const std::uint64_t address = (*memory)->regions().front().address + offset;
   std::uint64_t entry = 0;
-  REQUIRE(read_exactly(pagemap->get(), std::as_writable_bytes(std::span(&entry, 1)),
+  REQUIRE(read_exactly((*memory)->pagemap_fd(), std::as_writable_bytes(std::span(&entry, 1)),
                        address / page_size * sizeof entry)
               .ok());
   if ((entry >> 63 & 1) == 0) return Page::absent;
@@ -116,8 +116,8 @@ TEST_CASE("memory is the base with the runs of later layers above it, mapped or 
   auto machine = restore_layers(host, observer, parent, runs);
   if (!machine) FAIL(machine.error().describe());
 
-  const auto base = parent.machine->memory().front();
-  const auto memory = (*machine)->memory().front();
+  const auto base = copy_memory(*parent.machine);
+  const auto memory = copy_memory(**machine);
   std::size_t next = 0;
   for (std::uint64_t page = 0; page < memory.size(); page += page_size) {
     while (next < runs.size() && page >= runs[next].memory_offset + runs[next].bytes) ++next;
@@ -146,7 +146,8 @@ TEST_CASE("a guest finds its own pages in a layer above a base of older ones") {
   for (std::uint64_t at = 0, place = 0; at < 4 * mib; place += runs.back().bytes, at += runs.back().bytes) {
     runs.push_back({at, at < 2 * mib ? 3 * page_size : 2 * mib, layer.get(), place});
     runs.back().bytes = std::min(runs.back().bytes, 4 * mib - at);
-    const auto bytes = parent.machine->memory().front().subspan(at, runs.back().bytes);
+    std::vector<std::byte> bytes(runs.back().bytes);
+    read_memory(*parent.machine, at, bytes);
     REQUIRE(write_exactly(layer.get(), bytes, place).ok());
   }
   const std::vector<std::byte> garbage(4 * mib, std::byte{0xee});
@@ -236,7 +237,7 @@ TEST_CASE("a shell of another shape is refused") {
   MachineConfig config;
   config.memory_bytes = guest_memory_bytes;
   auto more_vcpus =
-      Machine::restore(make_shell(host, 2), host.executors(), std::move(config), parent.state, memory);
+      make_shell(host, 2)->restore(host.executors(), std::move(config), parent.state, memory);
   REQUIRE_FALSE(more_vcpus.ok());
   CHECK(more_vcpus.error().code == ErrorCode::invalid_argument);
 
@@ -245,13 +246,13 @@ TEST_CASE("a shell of another shape is refused") {
   two.vcpu_count = 2;
   two.memory_bytes = guest_memory_bytes;
   const auto of_another =
-      Machine::restore(make_shell(host, 2), host.executors(), std::move(two), parent.state, memory);
+      make_shell(host, 2)->restore(host.executors(), std::move(two), parent.state, memory);
   REQUIRE_FALSE(of_another.ok());
   CHECK(of_another.error().code == ErrorCode::conflict);
 
-  CHECK_FALSE(MachineShell::make(host.kvm.get(), 0, guest_memory_bytes).ok());
-  CHECK_FALSE(MachineShell::make(host.kvm.get(), max_vcpus + 1, guest_memory_bytes).ok());
-  CHECK_FALSE(MachineShell::make(host.kvm.get(), 1, guest_memory_bytes + 1).ok());
+  CHECK_FALSE(host.shells->make(0, guest_memory_bytes).ok());
+  CHECK_FALSE(host.shells->make(max_vcpus + 1, guest_memory_bytes).ok());
+  CHECK_FALSE(host.shells->make(1, guest_memory_bytes + 1).ok());
 }
 
 TEST_CASE("runs that do not fit the memory or their file are refused") {
@@ -279,15 +280,13 @@ TEST_CASE("runs that do not fit the memory or their file are refused") {
 TEST_CASE("shells and restored machines leave nothing behind") {
   Host host;
   const Parent parent(host, "counter", "counter at ");
-  const auto profile = examine_host(host.kvm.get());
-  REQUIRE(profile.ok());
   Layer layer(1);
   const std::vector<MemoryImage::Run> good = {layer.add(8 * mib, mib), layer.add(12 * mib, page_size)};
   std::vector<MemoryImage::Run> bad = good;
   bad.back().file_offset += mib;
   const auto run_some = [&](int count) {
     for (int i = 0; i < count; ++i) {
-      REQUIRE(MachineShell::make(host.kvm.get(), 2, guest_memory_bytes, *profile).ok());
+      REQUIRE(host.shells->make(2, guest_memory_bytes).ok());
       Observer observer;
       const auto machine = restore_layers(host, observer, parent, good);
       REQUIRE(machine.ok());
@@ -300,7 +299,7 @@ TEST_CASE("shells and restored machines leave nothing behind") {
   const std::size_t threads_before = threads();
   const std::size_t maps = lines_of("/proc/self/maps");
   run_some(50);
-  CHECK(open_descriptors() == descriptors);
+  CHECK(falls_to(descriptors, open_descriptors));
   CHECK(threads() == threads_before);
   CHECK(mappings_fall_to(maps + 8));
 }

@@ -26,7 +26,7 @@ std::unique_ptr<MachineShell> take(ShellPool& pool, std::uint32_t vcpus = 1, std
 struct Orders {
   asio::io_context workers{1};
   ShellPool pool;
-  Orders(Host& host, std::size_t limit) : pool(host.kvm.get(), workers.get_executor(), limit) {}
+  Orders(Host& host, std::size_t limit) : pool(host.shells, workers.get_executor(), limit) {}
 
   /// How many orders there were.
   std::size_t carry_out() {
@@ -120,7 +120,7 @@ TEST_CASE("a drained pool is empty, also of what was being made, and starts anew
 TEST_CASE("a pool that cannot make shells says so to whoever asks, and orders none") {
   asio::io_context workers;
   const Fd not_kvm(::open("/dev/null", O_RDWR | O_CLOEXEC));
-  ShellPool pool(not_kvm.get(), workers.get_executor(), 4);
+  ShellPool pool(shells_in_this_process(not_kvm.get()), workers.get_executor(), 4);
   CHECK_FALSE(pool.take(1, small).ok());
   workers.run();  // the order fails, too
   CHECK(pool.counts().ready == 0);
@@ -133,7 +133,7 @@ TEST_CASE("threads that take shells at once each get one, and nothing is left wh
   Host host;
   const auto use_pool = [&] {
     asio::thread_pool workers{4};
-    auto pool = std::make_unique<ShellPool>(host.kvm.get(), workers.get_executor(), 6);
+    auto pool = std::make_unique<ShellPool>(host.shells, workers.get_executor(), 6);
     std::vector<std::thread> threads;
     std::atomic<int> wrong = 0;
     for (std::uint32_t vcpus = 1; vcpus <= 4; ++vcpus)

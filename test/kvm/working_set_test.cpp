@@ -19,7 +19,7 @@ struct Counting {
   Host host;
   TemporaryDirectory directory;
   Observer parent, observer;
-  snapshot::ShellPool shells{host.kvm.get(), host.workers.get_executor(), 0};
+  snapshot::ShellPool shells{host.shells, host.workers.get_executor(), 0};
   std::uint64_t counter = 0;
   SnapshotPtr first;
 

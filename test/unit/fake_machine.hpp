@@ -52,7 +52,9 @@ class FakeMachine final : public vmm::Machine {
   Result<void> resume() override { return {}; }
   Result<void> pause() override { return {}; }
   Result<vmm::MachineState> save() override { return vmm::MachineState{state_}; }
-  std::vector<std::span<const std::byte>> memory() const override { return memory_; }
+  Result<std::shared_ptr<const vmm::ProcessMemory>> memory() const override {
+    return vmm::ProcessMemory::open(memory_);
+  }
   asio::awaitable<Result<std::unique_ptr<Stream>>> connect(std::uint32_t,
                                                            std::chrono::milliseconds) override {
     co_return make_error(ErrorCode::unavailable, "nothing runs here");

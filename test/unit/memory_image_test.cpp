@@ -15,10 +15,14 @@ using vmm::PageRun;
 
 namespace {
 
+std::shared_ptr<const vmm::ProcessMemory> in_process(std::span<const std::byte> memory) {
+  return unwrap(vmm::ProcessMemory::open(std::span(&memory, 1)));
+}
+
 /// Those this kernel has: Linux before 6.7 lacks PAGEMAP_SCAN.
 std::vector<PageMethod> methods() {
   const Mapping memory(page);
-  const auto scanned = resident_pages(memory.bytes(), true, PageMethod::scan);
+  const auto scanned = resident_pages(*in_process(memory.bytes()), true, PageMethod::scan);
   if (scanned) return {PageMethod::scan, PageMethod::pagemap, PageMethod::automatic};
   REQUIRE((scanned.error().os_errno == ENOTTY || scanned.error().os_errno == EINVAL));
   WARN("this kernel has no PAGEMAP_SCAN");
@@ -29,7 +33,7 @@ std::vector<PageMethod> methods() {
 std::vector<std::array<std::uint64_t, 3>> runs_of(std::span<const std::byte> memory, bool own_only,
                                                   PageMethod method) {
   std::vector<std::array<std::uint64_t, 3>> found;
-  for (const PageRun& run : unwrap(resident_pages(memory, own_only, method))) {
+  for (const PageRun& run : unwrap(resident_pages(*in_process(memory), own_only, method))) {
     REQUIRE(run.offset % page == 0);
     REQUIRE(run.bytes % page == 0);
     found.push_back({run.offset / page, run.bytes / page, run.written});
@@ -139,7 +143,7 @@ TEST_CASE("a base image holds the pages that are not zeros, and its checksum doe
   const Booted booted(place);
   booted.low.give_back(2);
   const auto file = shared_file(place, {});
-  const std::uint32_t checksum = unwrap(write_base_image(file->fd(), booted.machine.memory()));
+  const std::uint32_t checksum = unwrap(write_base_image(file->fd(), *unwrap(booted.machine.memory())));
   CHECK(allocated_bytes(file->fd()) == 6 * page);
   Bytes content(memory_bytes);
   REQUIRE(read_exactly(file->fd(), content, 0).ok());
@@ -228,8 +232,7 @@ TEST_CASE("changes are the own pages that differ: data stored, zeros marked, the
   memory.fill_page(200, 79);
   memory.give_back(200);  // as before again
   memory.fill_page(339, 80);
-  const std::vector<std::span<const std::byte>> regions = {memory.bytes()};
-  const auto layer = unwrap(collect_changes(view, regions, place.scratch));
+  const auto layer = unwrap(collect_changes(view, *in_process(memory.bytes()), place.scratch));
   CHECK(held_pages(*layer) ==
         std::map<std::uint64_t, bool>{{0, true}, {1, false}, {21, true}, {60, false}, {339, false}});
   CHECK(allocated_bytes(layer->fd()) == 3 * page);
@@ -248,8 +251,8 @@ TEST_CASE("an untouched clone has no changes, also if all of it was read") {
   CHECK(copy_of(clone.memory().bytes()) == content_of(place, parent).memory);
   const Files files = files_of(place, parent);
   const MemoryView view(files.memory, files.memory_layers, memory_bytes);
-  const std::vector<std::span<const std::byte>> regions = {clone.memory().bytes()};
-  CHECK(unwrap(collect_changes(view, regions, place.scratch))->held_clusters() == 0);
+  const auto memory = in_process(clone.memory().bytes());
+  CHECK(unwrap(collect_changes(view, *memory, place.scratch))->held_clusters() == 0);
 }
 
 TEST_CASE("changes are found in several regions and in runs of more than a megabyte") {
@@ -261,7 +264,8 @@ TEST_CASE("changes are found in several regions and in runs of more than a megab
   for (std::size_t index = 0; index < pages; ++index) low.fill_page(index, static_cast<unsigned>(index));
   high.fill_page(5, 5);
   const std::vector<std::span<const std::byte>> regions = {low.bytes(), high.bytes()};
-  const auto layer = unwrap(collect_changes(view, regions, place.scratch));
+  const auto memory = unwrap(vmm::ProcessMemory::open(regions));
+  const auto layer = unwrap(collect_changes(view, *memory, place.scratch));
   CHECK(layer->held_clusters() == pages + 1);
   CHECK(layer->holds(pages + 5));
   Bytes content(2 * pages * page);

@@ -129,7 +129,7 @@ TEST_CASE("a snapshot of the disk alone has neither memory nor state") {
   const SnapshotPtr opened = unwrap(open(place / "snapshot", place.scratch));
   CHECK_FALSE(opened->has_memory());
   CHECK(content_of(place, opened).disk == read_bytes(clone.disk(), 0, disk_bytes));
-  ShellPool shells(-1, {}, 0);
+  ShellPool shells(nullptr, {}, 0);
   CHECK(opened->clone(shells, {}, {}).error().code == ErrorCode::invalid_argument);
 }
 

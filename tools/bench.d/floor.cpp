@@ -69,13 +69,12 @@ Saved save(int kvm_fd, Loop& loop, unsigned vcpu_count, const Options& options) 
   Saved saved;
   const Fd kernel = must(TouchingGuest::elf());
   const auto machine =
-      must(vmm::Machine::boot(kvm_fd, loop.executors(), shape(vcpu_count, options), {kernel.get(), ""}));
+      must(must(vmm::shells_in_this_process(kvm_fd)->make(vcpu_count, options.memory_mib << 20))
+               ->boot(loop.executors(), shape(vcpu_count, options), {kernel.get(), ""}));
   saved.state = must(machine->save());
-  std::uint64_t offset = 0;
-  for (const auto span : machine->memory()) {
-    must(write_exactly(saved.image.get(), span, offset));
-    offset += span.size();
-  }
+  std::vector<std::byte> memory(options.memory_mib << 20);
+  must(must(machine->memory())->read(0, memory));
+  must(write_exactly(saved.image.get(), memory, 0));
   return saved;
 }
 
@@ -89,48 +88,62 @@ void print(const char* title, const Steps& steps) {
   for (const Steps::Step& step : steps.steps()) print(step.name.c_str(), step.samples);
 }
 
-/// (a) to (d), one after another in each round, so that what else the host does hits all alike.
-void restores(int kvm_fd, Loop& loop, unsigned vcpu_count, const Options& options) {
-  const Saved saved = save(kvm_fd, loop, vcpu_count, options);
-  const auto host = must(vmm::examine_host(kvm_fd));
-  BareRestore bare(kvm_fd, vcpu_count, options.memory_mib << 20, saved.image.get());
-  vmm::MemoryImage memory;
-  memory.base_fd = saved.image.get();
-  const auto make_shell = [&] {
-    return must(vmm::MachineShell::make(kvm_fd, vcpu_count, options.memory_mib << 20, host));
-  };
-  const auto restore = [&](std::unique_ptr<vmm::MachineShell> shell) {
-    return must(vmm::Machine::restore(std::move(shell), loop.executors(), shape(vcpu_count, options),
-                                      saved.state, memory));
-  };
+/// What restoring costs with shells of one kind.
+struct Way {
+  std::shared_ptr<vmm::ShellMaker> shells;
+  Steps fresh, fresh_end, pooled, pooled_end;
 
-  Steps floor, floor_end, fresh, fresh_end, pooled, pooled_end;
-  for (int i = 0; i < options.count; ++i) {
-    bare.run(floor, floor_end);
-
-    auto shell = fresh.time("MachineShell::make", make_shell);
-    auto machine = fresh.time("Machine::restore", [&] { return restore(std::move(shell)); });
+  template <class Restore>
+  void run(const vmm::MachineConfig& shape, Restore restore) {
+    const auto make_shell = [&] { return must(shells->make(shape.vcpu_count, shape.memory_bytes)); };
+    auto shell = fresh.time("ShellMaker::make", make_shell);
+    auto machine = fresh.time("MachineShell::restore", [&] { return restore(*shell); });
     fresh.end_round();
     fresh_end.time("~Machine", [&] { machine.reset(); });
     fresh_end.end_round();
 
     shell = make_shell();
-    machine = pooled.time("Machine::restore", [&] { return restore(std::move(shell)); });
+    machine = pooled.time("MachineShell::restore", [&] { return restore(*shell); });
     pooled.end_round();
     pooled_end.time("~Machine", [&] { machine.reset(); });
     pooled_end.end_round();
+  }
+};
+
+/// All ways one after another in each round, so that what else the host does hits all alike.
+void restores(int kvm_fd, const std::shared_ptr<vmm::ShellMaker>& processes, Loop& loop, unsigned vcpu_count,
+              const Options& options) {
+  const Saved saved = save(kvm_fd, loop, vcpu_count, options);
+  BareRestore bare(kvm_fd, vcpu_count, options.memory_mib << 20, saved.image.get());
+  vmm::MemoryImage memory;
+  memory.base_fd = saved.image.get();
+  const auto restore = [&](vmm::MachineShell& shell) {
+    return must(shell.restore(loop.executors(), shape(vcpu_count, options), saved.state, memory));
+  };
+
+  Steps floor, floor_end;
+  Way inside{vmm::shells_in_this_process(kvm_fd), {}, {}, {}, {}}, apart{processes, {}, {}, {}, {}};
+  for (int i = 0; i < options.count; ++i) {
+    bare.run(floor, floor_end);
+    inside.run(shape(vcpu_count, options), restore);
+    apart.run(shape(vcpu_count, options), restore);
   }
 
   std::printf("\n%u vCPUs, %llu MiB; microseconds %16s %9s\n", vcpu_count,
               static_cast<unsigned long long>(options.memory_mib), "p50", "p95");
   print("(a) the bare system calls of a restore", floor);
-  print("(b) cubed's restore with a fresh shell", fresh);
-  print("(c) cubed's restore with a pooled shell", pooled);
-  print("(d) destruction after (a)", floor_end);
-  print("    after (b)", fresh_end);
-  print("    after (c)", pooled_end);
-  const double ratio = fresh.total().percentile(0.5) / floor.total().percentile(0.5);
-  std::printf("(b) is %.2f times (a)\n", ratio);
+  print("(b) restore with a fresh shell", inside.fresh);
+  print("(c) restore with a pooled shell", inside.pooled);
+  print("(d) (b) in a process of its own", apart.fresh);
+  print("(e) (c) in a process of its own", apart.pooled);
+  print("destruction after (a)", floor_end);
+  print("    after (b)", inside.fresh_end);
+  print("    after (c)", inside.pooled_end);
+  print("    after (d)", apart.fresh_end);
+  print("    after (e)", apart.pooled_end);
+  const double bare_time = floor.total().percentile(0.5);
+  std::printf("(b) is %.2f times (a), (d) %.2f times\n", inside.fresh.total().percentile(0.5) / bare_time,
+              apart.fresh.total().percentile(0.5) / bare_time);
 }
 
 /// A counter that KVM keeps of all virtual machines, or nothing.
@@ -148,20 +161,21 @@ struct Touched {
 /// From the first resume until the guest has touched its 1000 pages.
 void touch(int kvm_fd, Loop& loop, const Saved& saved, const Options& options,
            std::span<const vmm::PageRun> working_set, Touched& touched) {
-  auto shell = must(vmm::MachineShell::make(kvm_fd, 1, options.memory_mib << 20));
+  auto shell = must(vmm::shells_in_this_process(kvm_fd)->make(1, options.memory_mib << 20));
   vmm::MemoryImage memory;
   memory.base_fd = saved.image.get();
   memory.working_set = working_set;
   auto start = Clock::now();
   const auto machine =
-      must(vmm::Machine::restore(std::move(shell), loop.executors(), shape(1, options), saved.state, memory));
+      must(shell->restore(loop.executors(), shape(1, options), saved.state, memory));
   touched.restore.add(1000 * milliseconds_since(start));
-  const std::byte* done = machine->memory().front().data() + TouchingGuest::done;
+  const auto done = reinterpret_cast<const volatile std::byte*>(must(machine->memory())->regions().front().address +
+                                                                TouchingGuest::done);
   std::vector<std::optional<double>> before;
   for (const auto& [name, _] : touched.counters) before.push_back(kvm_counter(name));
   start = Clock::now();
   must(machine->resume());
-  while (*static_cast<const volatile std::byte*>(done) == std::byte{0}) std::this_thread::yield();
+  while (*done == std::byte{0}) std::this_thread::yield();
   touched.run.add(1000 * milliseconds_since(start));
   for (std::size_t i = 0; i < before.size(); ++i)
     if (before[i]) touched.counters[i].second.add(*kvm_counter(touched.counters[i].first) - *before[i]);
@@ -211,8 +225,9 @@ int main(int argc, char** argv) {
   ::uname(&host);
   std::printf("Linux %s, KVM: %s, %u processors; p50 and p95 of %d\n", host.release, kind_of_kvm(),
               std::thread::hardware_concurrency(), options.count);
+  const auto processes = must(vmm::shells_in_processes(kvm.get()));  // before there are threads
   Loop loop;
-  for (const unsigned vcpu_count : {1u, 2u}) restores(kvm.get(), loop, vcpu_count, options);
+  for (const unsigned vcpu_count : {1u, 2u}) restores(kvm.get(), processes, loop, vcpu_count, options);
   working_set(kvm.get(), loop, options);
   return 0;
 }

@@ -1,0 +1,240 @@
+#include "vmm/process/host.hpp"
+
+#include <fcntl.h>
+#include <malloc.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <asio/co_spawn.hpp>
+#include <asio/detached.hpp>
+#include <asio/executor_work_guard.hpp>
+#include <asio/io_context.hpp>
+#include <asio/posix/stream_descriptor.hpp>
+#include <asio/redirect_error.hpp>
+#include <asio/thread_pool.hpp>
+#include <asio/use_awaitable.hpp>
+#include <algorithm>
+#include <cerrno>
+#include <optional>
+#include <thread>
+
+#include "vmm/local_shell.hpp"
+#include "vmm/process/channel.hpp"
+#include "vmm/process/confinement.hpp"
+#include "vmm/process/disk_socket.hpp"
+#include "vmm/process/link.hpp"
+#include "vmm/process/messages.hpp"
+#include "vmm/process/relay.hpp"
+#include "vmm/process/sockets.hpp"
+
+namespace cube::vmm {
+namespace {
+
+/// The machine's end of the link. It lives as long as the process.
+class HostLink {
+ public:
+  HostLink(const asio::any_io_executor& loop, Fd socket) : socket_(loop, socket.release()) {}
+
+  /// From any thread; waits while the daemon does not listen.
+  void tell(Event event, std::string_view content) {
+    std::array<iovec, 2> parts = {buffer_of(event),
+                                  iovec{const_cast<char*>(content.data()), content.size()}};
+    while (send_message(socket_.native_handle(), parts) < 0 && errno == EAGAIN)
+      wait_writable(socket_.native_handle());
+  }
+
+  /// Serves what the daemon asks for.
+  asio::awaitable<void> listen(Machine& machine) {
+    for (;;) {
+      asio::error_code error;
+      co_await socket_.async_wait(asio::posix::stream_descriptor::wait_read,
+                                  asio::redirect_error(asio::use_awaitable, error));
+      if (error) co_return;
+      ConnectRequest request{};
+      std::vector<Fd> descriptors;
+      iovec bytes = buffer_of(request);
+      const ssize_t count =
+          receive_message(socket_.native_handle(), std::span(&bytes, 1), &descriptors, MSG_DONTWAIT);
+      if (count < 0 && errno == EAGAIN) continue;
+      if (count != sizeof request || descriptors.size() != 1) co_return;
+      relay(socket_.get_executor(), machine, request, std::move(descriptors.front()),
+            [this, connection = request.connection] {
+              tell(Event::reset, {reinterpret_cast<const char*>(&connection), sizeof connection});
+            });
+    }
+  }
+
+ private:
+  asio::posix::stream_descriptor socket_;
+};
+
+/// What only a shell with a guest needs: a waiting one has one thread.
+struct Running {
+  Running(Fd link_socket) : link(loop.get_executor(), std::move(link_socket)) {}
+
+  asio::io_context loop{1};
+  asio::executor_work_guard<asio::io_context::executor_type> work{loop.get_executor()};
+  asio::thread_pool workers{1};
+  HostLink link;
+  std::unique_ptr<Machine> machine;
+  std::thread loop_thread;
+};
+
+class Host {
+ public:
+  Host(Fd channel, Fd kvm, std::shared_ptr<const HostProfile> host)
+      : channel_(std::move(channel)), kvm_(std::move(kvm)), host_(std::move(host)) {}
+
+  /// Until the daemon closes the channel.
+  void serve() {
+    for (;;) {
+      auto message = channel_.receive(Channel::Descriptors::taken);
+      if (!message) return;
+      std::vector<Fd> with_answer;
+      const auto answer = execute(*message, with_answer);
+      if (static_cast<Call>(message->type) == Call::resume) continue;
+      std::vector<int> descriptors;
+      for (const Fd& descriptor : with_answer) descriptors.push_back(descriptor.get());
+      if (!channel_.send(0, encode_answer(answer), descriptors).ok()) return;
+    }
+  }
+
+ private:
+  Result<std::string> execute(Message& message, std::vector<Fd>& with_answer) {
+    const Call call = static_cast<Call>(message.type);
+    if (call == Call::make_shell) return make_shell(message, with_answer);
+    if (call == Call::boot) return boot_guest(message);
+    if (call == Call::restore) return restore_guest(message);
+    if (!running_) return make_error(ErrorCode::internal, "there is no guest in this process yet");
+    Machine& machine = *running_->machine;
+    if (call == Call::resume) return resume(machine);
+    if (call == Call::pause) return nothing(machine.pause());
+    if (call == Call::save) {
+      auto state = machine.save();
+      if (!state) return std::move(state).error();
+      return std::move(state->bytes);
+    }
+    return make_error(ErrorCode::unimplemented, "an unknown call");
+  }
+
+  static Result<std::string> nothing(Result<void> result) {
+    if (!result) return std::move(result).error();
+    return std::string();
+  }
+
+  Result<std::string> resume(Machine& machine) {
+    auto resumed = machine.resume();
+    // The daemon does not wait for an answer; of one that stopped it has heard.
+    if (!resumed && !machine.stopped())
+      running_->link.tell(Event::stopped,
+                          encode_stop({StopReason::Kind::host_error, resumed.error().describe()}));
+    return nothing(std::move(resumed));
+  }
+
+  Result<std::string> make_shell(const Message& message, std::vector<Fd>& with_answer) {
+    const auto request = decode_shell_request(message.bytes);
+    if (!request) return request.error();
+    auto shell = Shell::make(kvm_.get(), request->vcpu_count, request->memory_bytes, host_);
+    if (!shell) return std::move(shell).error();
+    const auto memory = ProcessMemory::open((*shell)->memory()->spans());
+    if (!memory) return memory.error();
+    Fd self(static_cast<int>(::syscall(SYS_pidfd_open, ::getpid(), 0)));
+    if (!self) return os_error(errno, "pidfd_open failed");
+    for (const int fd : {(*memory)->memory_fd(), (*memory)->pagemap_fd()}) {
+      auto copy = Fd(::fcntl(fd, F_DUPFD_CLOEXEC, 0));
+      if (!copy) return os_error(errno, "cannot duplicate a descriptor");
+      with_answer.push_back(std::move(copy));
+    }
+    with_answer.push_back(std::move(self));
+    kvm_.reset();
+    CUBE_TRY(confine_process());
+    shell_ = std::move(*shell);
+    return encode_regions((*memory)->regions());
+  }
+
+  Result<std::string> boot_guest(Message& message) {
+    auto config = prepare(message);
+    if (!config) return std::move(config).error();
+    const auto request = decode_boot(message.bytes);
+    if (!request) return request.error();
+    if (message.descriptors.size() != 1) return malformed();
+    return run(boot(std::move(shell_), executors(), std::move(*config),
+                    {message.descriptors.front().get(), request->command_line}));
+  }
+
+  Result<std::string> restore_guest(Message& message) {
+    auto config = prepare(message);
+    if (!config) return std::move(config).error();
+    const auto request = decode_restore(message.bytes, message.descriptors);
+    if (!request) return request.error();
+    if (message.descriptors.empty()) return malformed();
+    MemoryImage image;
+    image.base_fd = message.descriptors.front().get();
+    image.runs = request->runs;
+    image.working_set = request->working_set;
+    image.observed = request->observed;
+    return run(restore(std::move(shell_), executors(), std::move(*config), request->state, image));
+  }
+
+  /// Takes link, disk and tap out of a message that brings a guest.
+  Result<MachineConfig> prepare(Message& message) {
+    const auto settings = decode_settings(message.bytes);
+    if (!settings) return settings.error();
+    if (!shell_) return make_error(ErrorCode::internal, "there is no shell for a guest in this process");
+    const std::size_t expected = std::size_t{1} + (settings->disk_bytes > 0) + settings->has_tap;
+    if (message.descriptors.size() < expected) return malformed();
+    auto next = message.descriptors.begin();
+    running_.emplace(std::move(*next++));
+    MachineConfig config;
+    config.vcpu_count = shell_->vcpu_count();
+    config.memory_bytes = shell_->memory_bytes();
+    config.generation_id = settings->generation_id;
+    config.new_generation = settings->new_generation;
+    if (settings->disk_bytes > 0) config.root_disk = make_remote_disk(std::move(*next++), settings->disk_bytes);
+    if (settings->has_tap) config.tap = std::move(*next++);
+    HostLink& link = running_->link;
+    if (settings->has_console)
+      config.on_console = [&link](std::string_view text) {
+        for (; !text.empty(); text.remove_prefix(std::min(text.size(), most_event_bytes)))
+          link.tell(Event::console, text.substr(0, most_event_bytes));
+      };
+    config.on_stop = [&link](StopReason reason) {
+      reason.detail.resize(std::min(reason.detail.size(), most_event_bytes / 2));
+      link.tell(Event::stopped, encode_stop(reason));
+    };
+    message.descriptors.erase(message.descriptors.begin(), next);
+    return config;
+  }
+
+  Executors executors() { return {running_->loop.get_executor(), running_->workers.get_executor()}; }
+
+  Result<std::string> run(Result<std::unique_ptr<Machine>> made) {
+    if (!made) return std::move(made).error();
+    running_->machine = std::move(*made);
+    asio::co_spawn(running_->loop, running_->link.listen(*running_->machine), asio::detached);
+    running_->loop_thread = std::thread([this] { running_->loop.run(); });
+    return std::string();
+  }
+
+  static Error malformed() { return make_error(ErrorCode::internal, "a call without its descriptors"); }
+
+  Channel channel_;
+  Fd kvm_;
+  const std::shared_ptr<const HostProfile> host_;
+  std::unique_ptr<Shell> shell_;
+  std::optional<Running> running_;
+};
+
+}  // namespace
+
+void host_machine(Fd channel, Fd kvm, std::shared_ptr<const HostProfile> host) {
+  ::prctl(PR_SET_NAME, "cube-machine");
+  ::mallopt(M_ARENA_MAX, 1);  // few allocations, many processes
+  Host serving(std::move(channel), std::move(kvm), std::move(host));
+  serving.serve();
+  ::_exit(0);  // the kernel ends threads and machine, in whatever they are
+}
+
+}  // namespace cube::vmm

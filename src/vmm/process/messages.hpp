@@ -1,0 +1,68 @@
+// What daemon and machine process say to each other, as bytes: fixed-size records, lengths in front, every
+// read checked, because a guest that broke out of its machine may be the one who writes. With a call go these
+// descriptors, in this order:
+//
+//   make_shell   none; its answer brings /proc/self/mem, /proc/self/pagemap and a pidfd
+//   boot         link, the disk's socket, the tap if there is one, the kernel
+//   restore      link, the disk's socket, the tap if there is one, each file of the image once
+//   others       none
+#pragma once
+
+#include <cube/vmm.hpp>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace cube::vmm {
+
+struct ShellRequest {
+  std::uint32_t vcpu_count;
+  std::uint32_t reserved;
+  std::uint64_t memory_bytes;
+};
+
+/// What of a MachineConfig is not its descriptors.
+struct GuestSettings {
+  std::array<std::uint8_t, 16> generation_id;
+  std::uint64_t disk_bytes;  ///< 0: there is none
+  bool new_generation;
+  bool has_tap;
+  bool has_console;
+};
+
+struct RestoreRequest {
+  MachineState state;
+  std::vector<MemoryImage::Run> runs;
+  std::vector<PageRun> working_set;
+  bool observed = false;
+};
+
+std::string encode(const ShellRequest& request);
+Result<ShellRequest> decode_shell_request(std::string_view bytes);
+
+/// What both that bring a guest begin with.
+Result<GuestSettings> decode_settings(std::string_view bytes);
+
+std::string encode_boot(const GuestSettings& settings, std::string_view command_line);
+struct BootRequest {
+  std::string command_line;
+};
+Result<BootRequest> decode_boot(std::string_view bytes);
+
+/// Appends the files, base first, to `files`; in the message they stand as indices.
+std::string encode_restore(const GuestSettings& settings, const MachineState& state, const MemoryImage& image,
+                           std::vector<int>& files);
+/// `files` are those that came with it, base first.
+Result<RestoreRequest> decode_restore(std::string_view bytes, std::span<const Fd> files);
+
+/// Answers: an error, or bytes whose meaning depends on the call.
+std::string encode_answer(const Result<std::string>& answer);
+Result<std::string> decode_answer(std::string_view bytes);
+
+std::string encode_regions(std::span<const ProcessMemory::Region> regions);
+Result<std::vector<ProcessMemory::Region>> decode_regions(std::string_view bytes);
+
+std::string encode_stop(const StopReason& reason);
+StopReason decode_stop(std::string_view bytes);
+
+}  // namespace cube::vmm

@@ -1,0 +1,287 @@
+// Machines in processes of their own, from the daemon's side.
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <asio/executor_work_guard.hpp>
+#include <asio/io_context.hpp>
+#include <cerrno>
+#include <csignal>
+#include <cube/vmm.hpp>
+#include <mutex>
+#include <thread>
+
+#include "vmm/local_shell.hpp"
+#include "vmm/process/channel.hpp"
+#include "vmm/process/daemon_link.hpp"
+#include "vmm/process/disk_socket.hpp"
+#include "vmm/process/messages.hpp"
+#include "vmm/process/sockets.hpp"
+#include "vmm/process/spawner.hpp"
+
+namespace cube::vmm {
+namespace {
+
+/// No call takes as long; a process that does not answer is not what it was.
+constexpr std::chrono::seconds patience{120};
+
+/// Threads that serve disks. Not the daemon's workers: those may all be waiting for machines to pause, which
+/// wait for their disks.
+class DiskThreads {
+ public:
+  explicit DiskThreads(unsigned count) {
+    for (unsigned i = 0; i < count; ++i) threads_.emplace_back([this] { context_.run(); });
+  }
+  ~DiskThreads() {
+    context_.stop();
+    for (std::thread& thread : threads_) thread.join();
+  }
+  asio::any_io_executor executor() { return context_.get_executor(); }
+
+ private:
+  asio::io_context context_;
+  asio::executor_work_guard<asio::io_context::executor_type> work_{context_.get_executor()};
+  std::vector<std::thread> threads_;
+};
+
+/// A process and the calls into it, from any thread. It ends with the object.
+class Process {
+ public:
+  static Result<std::unique_ptr<Process>> make(Fd socket, const ShellRequest& shape) {
+    auto process = std::make_unique<Process>(std::move(socket));
+    CUBE_TRY(process->channel_.set_patience(patience));
+    std::vector<Fd> descriptors;
+    const auto regions = process->call(Call::make_shell, encode(shape), {}, &descriptors);
+    if (!regions) return regions.error();
+    auto places = decode_regions(*regions);
+    if (!places) return std::move(places).error();
+    if (descriptors.size() != 3) return make_error(ErrorCode::internal, "a shell without its descriptors");
+    process->memory_ = std::make_shared<const ProcessMemory>(std::move(descriptors[0]),
+                                                             std::move(descriptors[1]), std::move(*places));
+    process->handle_ = std::move(descriptors[2]);
+    return process;
+  }
+
+  explicit Process(Fd socket) : channel_(std::move(socket)) {}
+  Process(const Process&) = delete;
+  Process& operator=(const Process&) = delete;
+
+  /// Blocks until memory, vCPUs and descriptors are given back.
+  ~Process() {
+    if (!handle_) return;  // it has nothing yet, and ends when it finds nobody to answer
+    kill();
+    pollfd ended{handle_.get(), POLLIN, 0};
+    retry_interrupted([&] { return ::poll(&ended, 1, -1); });
+  }
+
+  /// Does not wait.
+  void kill() { ::syscall(SYS_pidfd_send_signal, handle_.get(), SIGKILL, nullptr, 0); }
+
+  const std::shared_ptr<const ProcessMemory>& memory() const { return memory_; }
+
+  Result<std::string> call(Call call, std::string_view bytes, std::span<const int> descriptors = {},
+                           std::vector<Fd>* with_answer = nullptr) {
+    const std::scoped_lock lock(mutex_);
+    CUBE_TRY(channel_.send(static_cast<std::uint32_t>(call), bytes, descriptors));
+    auto answer = channel_.receive(with_answer != nullptr ? Channel::Descriptors::taken
+                                                          : Channel::Descriptors::refused);
+    if (!answer) return std::move(answer).error();
+    if (with_answer != nullptr) *with_answer = std::move(answer->descriptors);
+    return decode_answer(answer->bytes);
+  }
+
+  Result<void> tell(Call call) {
+    const std::scoped_lock lock(mutex_);
+    return channel_.send(static_cast<std::uint32_t>(call), {});
+  }
+
+ private:
+  std::mutex mutex_;
+  Channel channel_;
+  std::shared_ptr<const ProcessMemory> memory_;
+  Fd handle_;  ///< a pidfd
+};
+
+class RemoteMachine final : public Machine {
+ public:
+  RemoteMachine(std::unique_ptr<Process> process, std::shared_ptr<DiskThreads> disk_threads)
+      : disk_threads_(std::move(disk_threads)), process_(std::move(process)) {}
+
+  ~RemoteMachine() override {
+    stop();
+    process_.reset();
+    if (disk_) disk_->retire();
+  }
+
+  /// Link, disk and tap for the process, in that order: what a call that brings a guest begins with.
+  Result<std::vector<Fd>> attach(const Executors& executors, MachineConfig config) {
+    std::vector<Fd> theirs;
+    auto link = socket_pair(SOCK_SEQPACKET);
+    if (!link) return std::move(link).error();
+    auto opened = DaemonLink::open(executors.loop, std::move((*link)[0]), std::move(config.on_console),
+                                   std::move(config.on_stop));
+    if (!opened) return std::move(opened).error();
+    link_ = std::move(*opened);
+    theirs.push_back(std::move((*link)[1]));
+    if (config.root_disk) {
+      auto disk = socket_pair(SOCK_SEQPACKET);
+      if (!disk) return std::move(disk).error();
+      auto served = serve_disk(disk_threads_->executor(), std::move((*disk)[0]), std::move(config.root_disk),
+                               [link = link_] {
+                                 link->stop({StopReason::Kind::guest_error,
+                                             "the machine's process broke the rules of its disk"});
+                               });
+      if (!served) return std::move(served).error();
+      disk_ = std::move(*served);
+      theirs.push_back(std::move((*disk)[1]));
+    }
+    if (config.tap) theirs.push_back(std::move(config.tap));
+    return theirs;
+  }
+
+  Result<void> bring(Call call, std::string_view bytes, std::span<const int> descriptors) {
+    auto brought = process_->call(call, bytes, descriptors);
+    if (!brought) return std::move(brought).error();
+    return {};
+  }
+
+  Result<void> resume() override {
+    if (link_->stopped()) return make_error(ErrorCode::unavailable, "the machine has stopped");
+    if (disk_) disk_->open();
+    return check(process_->tell(Call::resume));
+  }
+
+  Result<void> pause() override {
+    auto paused = process_->call(Call::pause, {});
+    if (disk_) disk_->close();
+    if (!paused) return check(std::move(paused).error());
+    return {};
+  }
+
+  Result<MachineState> save() override {
+    auto state = process_->call(Call::save, {});
+    if (!state) return std::move(state).error();
+    return MachineState{std::move(*state)};
+  }
+
+  Result<std::shared_ptr<const ProcessMemory>> memory() const override { return process_->memory(); }
+
+  asio::awaitable<Result<std::unique_ptr<Stream>>> connect(std::uint32_t port,
+                                                           std::chrono::milliseconds timeout) override {
+    return link_->connect(port, timeout);
+  }
+
+  bool stopped() const override { return link_->stopped(); }
+
+  void stop() override {
+    if (link_) link_->stop({StopReason::Kind::requested, "stopped"});
+    process_->kill();
+  }
+
+ private:
+  /// A process that cannot be talked to is no machine any more.
+  Result<void> check(Result<void> result) {
+    if (result || link_->stopped()) return result;
+    const ErrorCode code = result.error().code;
+    if (code != ErrorCode::deadline_exceeded && code != ErrorCode::corrupt) return result;
+    link_->stop({StopReason::Kind::host_error, result.error().describe()});
+    process_->kill();
+    return result;
+  }
+
+  std::shared_ptr<DiskThreads> disk_threads_;
+  std::unique_ptr<Process> process_;
+  std::shared_ptr<DaemonLink> link_;
+  std::shared_ptr<DiskServer> disk_;
+};
+
+class RemoteShell final : public MachineShell {
+ public:
+  RemoteShell(std::unique_ptr<Process> process, const ShellRequest& shape,
+              std::shared_ptr<DiskThreads> disk_threads)
+      : shape_(shape), disk_threads_(std::move(disk_threads)), process_(std::move(process)) {}
+
+  std::uint32_t vcpu_count() const override { return shape_.vcpu_count; }
+  std::uint64_t memory_bytes() const override { return shape_.memory_bytes; }
+
+  Result<std::unique_ptr<Machine>> boot(Executors executors, MachineConfig config,
+                                        const BootSource& source) override {
+    return bring(Call::boot, std::move(executors), std::move(config),
+                 [&](const GuestSettings& settings, std::vector<int>& descriptors) {
+                   descriptors.push_back(source.kernel_fd);
+                   return encode_boot(settings, source.command_line);
+                 });
+  }
+
+  Result<std::unique_ptr<Machine>> restore(Executors executors, MachineConfig config,
+                                           const MachineState& state, const MemoryImage& memory) override {
+    return bring(Call::restore, std::move(executors), std::move(config),
+                 [&](const GuestSettings& settings, std::vector<int>& descriptors) {
+                   return encode_restore(settings, state, memory, descriptors);
+                 });
+  }
+
+ private:
+  /// `describe(settings, descriptors)` encodes the guest and appends what it needs.
+  template <class Describe>
+  Result<std::unique_ptr<Machine>> bring(Call call, Executors executors, MachineConfig config,
+                                         Describe describe) {
+    CUBE_TRY(check_shape(config, *this));
+    const GuestSettings settings{config.generation_id,
+                                 config.root_disk ? config.root_disk->capacity_bytes() : 0,
+                                 config.new_generation, static_cast<bool>(config.tap),
+                                 static_cast<bool>(config.on_console)};
+    auto machine = std::make_unique<RemoteMachine>(std::move(process_), disk_threads_);
+    auto attached = machine->attach(executors, std::move(config));
+    if (!attached) return std::move(attached).error();
+    std::vector<int> descriptors;
+    for (const Fd& descriptor : *attached) descriptors.push_back(descriptor.get());
+    const std::string bytes = describe(settings, descriptors);
+    CUBE_TRY(machine->bring(call, bytes, descriptors));
+    return std::unique_ptr<Machine>(std::move(machine));
+  }
+
+  const ShellRequest shape_;
+  std::shared_ptr<DiskThreads> disk_threads_;
+  std::unique_ptr<Process> process_;
+};
+
+class ProcessShells final : public ShellMaker {
+ public:
+  explicit ProcessShells(Spawner spawner) : spawner_(std::move(spawner)) {}
+
+  Result<std::unique_ptr<MachineShell>> make(std::uint32_t vcpu_count, std::uint64_t memory_bytes) override {
+    auto socket = spawn();
+    if (!socket) return std::move(socket).error();
+    const ShellRequest shape{vcpu_count, 0, memory_bytes};
+    auto process = Process::make(std::move(*socket), shape);
+    if (!process) return std::move(process).error();
+    return std::unique_ptr<MachineShell>(
+        std::make_unique<RemoteShell>(std::move(*process), shape, disk_threads_));
+  }
+
+ private:
+  Result<Fd> spawn() {
+    const std::scoped_lock lock(mutex_);
+    if (!disk_threads_)
+      disk_threads_ = std::make_shared<DiskThreads>(std::max(2u, std::thread::hardware_concurrency()));
+    return spawner_.spawn();
+  }
+
+  std::mutex mutex_;
+  Spawner spawner_;
+  std::shared_ptr<DiskThreads> disk_threads_;  ///< from the first machine on
+};
+
+}  // namespace
+
+Result<std::shared_ptr<ShellMaker>> shells_in_processes(int kvm_fd) {
+  const auto host = examine_host(kvm_fd);
+  if (!host) return host.error();
+  auto spawner = Spawner::start(kvm_fd, *host);
+  if (!spawner) return std::move(spawner).error();
+  return std::shared_ptr<ShellMaker>(std::make_shared<ProcessShells>(std::move(*spawner)));
+}
+
+}  // namespace cube::vmm
