@@ -1,0 +1,131 @@
+// Machines in processes of their own: what those may do, and that their end is nobody else's.
+#include <signal.h>
+#include <sys/stat.h>
+
+#include <filesystem>
+#include <fstream>
+#include <map>
+
+#include "host.hpp"
+
+using namespace cube;
+using namespace cube::vmm;
+using namespace cube::vmm::test;
+
+namespace {
+
+/// Those this process has a handle of: `Pid:` in /proc/self/fdinfo (proc_pid_fdinfo(5)).
+std::vector<pid_t> machine_processes() {
+  std::vector<pid_t> found;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fdinfo")) {
+    std::ifstream info(entry.path());
+    for (std::string line; std::getline(info, line);)
+      if (line.starts_with("Pid:")) found.push_back(std::stoi(line.substr(4)));
+  }
+  return found;
+}
+
+std::map<std::string, std::string> status_of(pid_t process) {
+  std::map<std::string, std::string> fields;
+  std::ifstream status("/proc/" + std::to_string(process) + "/status");
+  for (std::string line; std::getline(status, line);) {
+    const std::size_t colon = line.find(':');
+    fields[line.substr(0, colon)] = line.substr(line.find_first_not_of(" \t", colon + 1));
+  }
+  return fields;
+}
+
+struct Running {
+  Observer observer;
+  std::unique_ptr<Machine> machine;
+  std::uint64_t counter = 0;
+
+  explicit Running(Host& host) : machine(boot(host, observer, "counter")) {
+    REQUIRE(machine->resume().ok());
+    REQUIRE(observer.wait_for_text("counter at "));
+    counter = number_after(observer.console(), "counter at ");
+  }
+  void check_that_it_counts() {
+    wait_until_above(*machine, observer, counter, word_at(*machine, counter) + 1);
+  }
+};
+
+/// The process of the machine that `make` makes.
+template <class Make>
+pid_t process_of(Make make) {
+  const auto before = machine_processes();
+  make();
+  for (const pid_t process : machine_processes())
+    if (std::ranges::find(before, process) == before.end()) return process;
+  FAIL("the machine has no process of its own");
+  return -1;
+}
+
+}  // namespace
+
+TEST_CASE("a machine's process has no privileges, few system calls, and no file but what it was given",
+          "[process]") {
+  Host host;
+  std::optional<Running> running;
+  const pid_t process = process_of([&] { running.emplace(host); });
+  auto status = status_of(process);
+  CHECK(status["Name"] == "cube-machine");
+  CHECK(status["NoNewPrivs"] == "1");
+  CHECK(status["Seccomp"] == "2");  // SECCOMP_MODE_FILTER
+  CHECK(std::stoull(status["CapEff"], nullptr, 16) == 0);
+  CHECK(std::stoull(status["CapPrm"], nullptr, 16) == 0);
+  if (::geteuid() == 0) {
+    CHECK(status["Uid"].starts_with("65534\t65534\t65534\t65534"));
+    CHECK(status["Gid"].starts_with("65534\t65534\t65534\t65534"));
+    CHECK(status["Groups"].find_first_not_of(" \t") == std::string::npos);
+  }
+  for (const auto& entry :
+       std::filesystem::directory_iterator("/proc/" + std::to_string(process) + "/fd")) {
+    if (std::stoi(entry.path().filename()) <= STDERR_FILENO) continue;
+    const std::string target = std::filesystem::read_symlink(entry.path());
+    const bool expected = target.starts_with("socket:") || target.starts_with("anon_inode:");
+    if (!expected) FAIL_CHECK("it has " << target);
+  }
+}
+
+TEST_CASE("a process that is killed ends its machine and no other", "[process]") {
+  Host host;
+  Running bystander(host);
+  std::optional<Running> victim;
+  const pid_t process = process_of([&] { victim.emplace(host); });
+  REQUIRE(::kill(process, SIGKILL) == 0);
+  const auto stop = victim->observer.wait_for_stop();
+  REQUIRE(stop.has_value());
+  CHECK(stop->kind == StopReason::Kind::host_error);
+  CHECK(stop->detail == "the machine's process ended");
+  CHECK(victim->machine->stopped());
+  CHECK_FALSE(victim->machine->resume().ok());
+  CHECK(victim->machine->pause().error().code == ErrorCode::unavailable);
+  CHECK_FALSE(victim->machine->save().ok());
+  std::byte any{};
+  CHECK((*victim->machine->memory())->read(0, std::span(&any, 1)).error().code == ErrorCode::unavailable);
+  bystander.check_that_it_counts();
+}
+
+TEST_CASE("a process ends with its shell or machine, before their destructors return", "[process]") {
+  Host host;
+  std::unique_ptr<MachineShell> shell;
+  const pid_t empty = process_of([&] { shell = make_shell(host); });
+  REQUIRE(::kill(empty, 0) == 0);
+  shell.reset();
+  CHECK(::kill(empty, 0) != 0);
+  std::optional<Running> running;
+  const pid_t busy = process_of([&] { running.emplace(host); });
+  running.reset();
+  CHECK(::kill(busy, 0) != 0);
+}
+
+TEST_CASE("a process that stands still keeps nobody on the loop waiting", "[process]") {
+  Host host;
+  std::optional<Running> running;
+  const pid_t process = process_of([&] { running.emplace(host); });
+  REQUIRE(::kill(process, SIGSTOP) == 0);
+  CHECK(running->machine->resume().ok());
+  running.reset();  // and can be ended
+  CHECK(::kill(process, 0) != 0);
+}
