@@ -135,13 +135,19 @@ class Daemon:
             assert done.returncode == 0, done.stderr
         return done
 
+    def machines(self):
+        """The processes of its machines, those without a guest included."""
+        found = self.host.shell(f"pgrep -P $(pgrep -P {self.pid} -x cube-spawner) -x cube-machine", check=False)
+        return list(map(int, found.split()))
+
     def footprint(self):
-        """What must not grow: descriptors, mappings and threads of the daemon, files in its state directory; those of
-        running sandboxes, and of ones made ahead of time, are in `scratch`."""
+        """What must not grow: descriptors, mappings and threads of the daemon, its machines, files in its state directory;
+        those of running sandboxes, and of ones made ahead of time, are in `scratch`."""
         counts = self.host.shell(f"ls /proc/{self.pid}/fd | wc -l; wc -l < /proc/{self.pid}/maps;"
                                  f"ls /proc/{self.pid}/task | wc -l; ls -A {self.host.state}/scratch | wc -l;"
                                  f"find {self.host.state} -path {self.host.state}/scratch -prune -o -not -name 'store.db-*' -print | wc -l")
-        return dict(zip(("descriptors", "mappings", "threads", "scratch", "files"), map(int, counts.split())))
+        names = ("descriptors", "mappings", "threads", "scratch", "files")
+        return dict(zip(names, map(int, counts.split())), machines=len(self.machines()))
 
 
 def pytest_runtest_protocol(item, nextitem):

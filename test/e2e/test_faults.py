@@ -275,7 +275,8 @@ def test_killed_while_it_pauses_and_resumes(daemon):
 
 def test_memory_that_a_guest_frees_goes_back_to_the_host(daemon):
     def resident():
-        return int(daemon.host.shell(f"awk '/^Private_Dirty/ {{ sum += $2 }} END {{ print sum }}' /proc/{daemon.pid}/smaps"))
+        processes = " ".join(f"/proc/{machine}/smaps" for machine in daemon.machines())
+        return int(daemon.host.shell(f"awk '/^Private_Dirty/ {{ sum += $2 }} END {{ print sum }}' {processes}"))
 
     with Sandbox.create("base") as box:
         before = resident()
@@ -285,3 +286,27 @@ def test_memory_that_a_guest_frees_goes_back_to_the_host(daemon):
         box.commands.run("rm /dev/shm/large")
         # Most of it: some stays in the kernel's lists and caches, and the pool of the daemon may have grown.
         wait_until(lambda: full - resident() > 150 << 10, 60, "the host has its memory again")
+
+
+def test_a_machine_whose_process_is_killed_takes_no_other_with_it(poolless):
+    daemon = poolless
+    with Sandbox.create("base") as bystander:
+        others = daemon.machines()
+        victim = Sandbox.create("base")
+        process, = set(daemon.machines()) - set(others)
+        daemon.host.shell(f"kill -KILL {process}")  # as the kernel does to what uses too much memory
+        wait_until(lambda: state_of(daemon, victim) is None, 20, "the sandbox is gone")
+        assert bystander.commands.run("echo alive").stdout == "alive\n"
+        assert daemon.healthy()
+
+
+def test_no_machine_outlives_a_daemon_that_is_killed(poolless):
+    daemon = poolless
+    for _ in range(3):
+        Sandbox.create("base")
+    machines = daemon.machines()
+    assert len(machines) == 3
+    daemon.signal("KILL")
+    wait_until(lambda: daemon.host.shell(f"ls -d {' '.join(f'/proc/{machine}' for machine in machines)} 2>/dev/null", check=False) == "",
+               20, "every machine has ended")
+    daemon.start()

@@ -144,5 +144,6 @@ def test_a_thousand_sandboxes_leave_nothing_behind(poolless):
     def back_to_before():  # teardown goes on behind the last answer
         after = daemon.footprint()
         return all(after[name] <= before[name] + slack for name, slack in
-                   (("descriptors", 2), ("mappings", 24), ("threads", 0), ("scratch", 0), ("files", 0)))
+                   (("descriptors", 2), ("mappings", 24), ("threads", 0), ("scratch", 0), ("files", 0),
+                    ("machines", 0)))
     wait_until(back_to_before, 60, f"everything is as before: {before}, now {daemon.footprint()}")
