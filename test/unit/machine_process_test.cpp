@@ -1,6 +1,8 @@
 // What daemon and machine process say to each other, and the daemon's side of it when the process is hostile.
+#include <sys/mman.h>
 #include <sys/socket.h>
 
+#include <asio/detached.hpp>
 #include <asio/io_context.hpp>
 #include <atomic>
 #include <catch2/catch.hpp>
@@ -158,11 +160,14 @@ struct Linked {
 
 using StreamPtr = std::unique_ptr<Stream>;
 
+/// For co_spawn, which wants results that can be empty.
+asio::awaitable<void> connect(Linked& linked, std::uint32_t port, std::optional<Result<StreamPtr>>& outcome) {
+  outcome = co_await linked.link->connect(port, std::chrono::seconds(5));
+}
+
 asio::awaitable<StreamPtr> connected(Linked& linked, std::pair<ConnectRequest, Fd>& other_end) {
   std::optional<Result<StreamPtr>> outcome;
-  asio::co_spawn(
-      co_await asio::this_coro::executor, linked.link->connect(80, std::chrono::seconds(5)),
-      [&](std::exception_ptr, Result<StreamPtr> result) { outcome = std::move(result); });
+  asio::co_spawn(co_await asio::this_coro::executor, connect(linked, 80, outcome), asio::detached);
   other_end = linked.accept(0);
   co_await eventually([&] { return outcome.has_value(); });
   co_return must(std::move(*outcome));
@@ -330,8 +335,7 @@ TEST_CASE("connections through a link: data, both half-closes, refusals, resets,
     linked.tell(static_cast<std::uint32_t>(Event::reset), "short");
 
     std::optional<Result<StreamPtr>> refused;
-    asio::co_spawn(loop, linked.link->connect(81, std::chrono::seconds(5)),
-                   [&](std::exception_ptr, Result<StreamPtr> result) { refused = std::move(result); });
+    asio::co_spawn(loop, connect(linked, 81, refused), asio::detached);
     linked.accept(1 + static_cast<int>(ErrorCode::unavailable));
     co_await eventually([&] { return refused.has_value(); });
     if (refused->ok() || refused->error().code != ErrorCode::unavailable) throw test::TestError("not refused");

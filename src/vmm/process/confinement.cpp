@@ -27,7 +27,7 @@ constexpr int allowed[] = {
     SYS_setsockopt, SYS_close, SYS_fcntl, SYS_ioctl, SYS_poll, SYS_ppoll, SYS_epoll_create1, SYS_epoll_ctl,
     SYS_epoll_wait, SYS_epoll_pwait, SYS_eventfd2, SYS_timerfd_create, SYS_timerfd_settime, SYS_userfaultfd,
     SYS_mmap, SYS_munmap, SYS_mremap, SYS_mprotect, SYS_madvise, SYS_brk, SYS_clone, SYS_clone3,
-    SYS_set_robust_list, SYS_rseq, SYS_futex, SYS_membarrier, SYS_sched_yield, SYS_sched_getaffinity,
+    SYS_set_robust_list, SYS_rseq, SYS_futex, SYS_membarrier, SYS_sched_yield, SYS_sched_getaffinity, SYS_setpriority,
     SYS_rt_sigaction, SYS_rt_sigprocmask, SYS_rt_sigreturn, SYS_sigaltstack, SYS_prctl, SYS_getpid, SYS_gettid,
     SYS_nanosleep, SYS_clock_nanosleep, SYS_clock_gettime, SYS_gettimeofday, SYS_getrandom, SYS_restart_syscall,
     SYS_exit, SYS_exit_group};

@@ -61,6 +61,8 @@ Result<Spawner> Spawner::start(int kvm_fd, const std::shared_ptr<const HostProfi
     // As nobody each would count against a limit of processes that root does not have.
     const rlimit unlimited{RLIM_INFINITY, RLIM_INFINITY};
     ::setrlimit(RLIMIT_NPROC, &unlimited);
+    // Before the guests' vCPUs, which may keep every processor busy. Needs CAP_SYS_NICE.
+    ::setpriority(PRIO_PROCESS, 0, -5);
     fork_on_demand(std::move((*ends)[1]), Fd(kvm_fd), host);
   }
   return Spawner(std::move((*ends)[0]));
