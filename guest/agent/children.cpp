@@ -121,21 +121,14 @@ Result<std::shared_ptr<Child>> Children::fork_task(int (*task)()) {
   return child;
 }
 
-asio::awaitable<Result<std::shared_ptr<Child>>> Children::spawn(Program program, Stdio stdio) {
+Result<std::shared_ptr<Child>> Children::spawn(const Program& program, const Stdio& stdio) {
   auto started = start_program(program, stdio, cgroup_.get());
-  if (!started) co_return std::move(started).error();
+  if (!started) return std::move(started).error();
   auto child = std::make_shared<Child>(loop_, started->pid);
   reaper_->owned[started->pid] = child;
 
-  asio::posix::stream_descriptor report(loop_, started->report.release());
-  ExecFailure failure;
-  asio::error_code error;
-  const std::size_t count = co_await report.async_read_some(asio::buffer(&failure, sizeof failure),
-                                                            asio::redirect_error(asio::use_awaitable, error));
-  if (error == asio::error::eof) co_return child;
-  if (error || count != sizeof failure)
-    co_return make_error(ErrorCode::internal, "a new process did not report");
-  co_return explain(failure, program);
+  if (started->failure) return explain(*started->failure, program);
+  return child;
 }
 
 std::string describe_status(int status) {

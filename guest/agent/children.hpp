@@ -67,7 +67,7 @@ class Children {
 
   /// Starts a program as the leader of a session of its own. Returns once the program's image runs, or with
   /// why it does not: `invalid_argument` for a directory or a program that does not exist or may not be used.
-  asio::awaitable<Result<std::shared_ptr<Child>>> spawn(Program program, Stdio stdio);
+  Result<std::shared_ptr<Child>> spawn(const Program& program, const Stdio& stdio);
 
   /// Runs `task` in a forked copy of the agent, which then ends with its return value.
   Result<std::shared_ptr<Child>> fork_task(int (*task)());

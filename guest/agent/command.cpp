@@ -57,7 +57,7 @@ asio::awaitable<Result<CommandResult>> run_command(asio::any_io_executor loop, C
   Stdio stdio;
   stdio.input = null->get();
   stdio.output = stdio.error = write_end.get();
-  auto child = co_await children.spawn(std::move(program), stdio);
+  auto child = children.spawn(program, stdio);
   if (!child) co_return std::move(child).error();
   write_end.reset();
 

@@ -113,13 +113,19 @@ ResponseMessages::ResponseMessages(http::Exchange& exchange, Codec codec)
 
 ResponseMessages::~ResponseMessages() { *gone_ = nullptr; }
 
-asio::awaitable<Result<void>> ResponseMessages::send(std::string json) {
+Result<std::string> ResponseMessages::envelope_of(std::string json) const {
   auto message = codec_.encode(std::move(json));
-  if (!message.ok()) co_return std::move(message).error();
-  co_return co_await write(encode_envelope(0, *message));
+  if (!message.ok()) return std::move(message).error();
+  return encode_envelope(0, *message);
 }
 
-asio::awaitable<Result<void>> ResponseMessages::write(std::string envelope) {
+asio::awaitable<Result<void>> ResponseMessages::send(std::string json) {
+  auto envelope = envelope_of(std::move(json));
+  if (!envelope.ok()) co_return std::move(envelope).error();
+  co_return co_await write(std::move(*envelope), false);
+}
+
+asio::awaitable<Result<void>> ResponseMessages::write(std::string envelopes, bool last) {
   while (writing_) {
     asio::error_code ignored;
     co_await idle_.async_wait(asio::redirect_error(asio::use_awaitable, ignored));
@@ -127,8 +133,15 @@ asio::awaitable<Result<void>> ResponseMessages::write(std::string envelope) {
   if (failed_) co_return make_error(ErrorCode::cancelled, "the client is gone");
   writing_ = true;
   Result<void> written;
-  if (!std::exchange(begun_, true)) written = co_await exchange_.begin(response_head(codec_));
-  if (written.ok()) written = co_await exchange_.write(asio::buffer(envelope));
+  const bool first = !std::exchange(begun_, true);
+  if (first && last)
+    written = co_await exchange_.respond(response_head(codec_), std::move(envelopes));
+  else if (first)
+    written = co_await exchange_.begin(response_head(codec_), asio::buffer(envelopes));
+  else if (last)
+    written = co_await exchange_.finish(asio::buffer(envelopes));
+  else
+    written = co_await exchange_.write(asio::buffer(envelopes));
   writing_ = false;
   failed_ = !written.ok();
   idle_.cancel_one();
@@ -145,10 +158,17 @@ void ResponseMessages::on_client_gone(std::function<void()> callback) {
 
 asio::awaitable<void> ResponseMessages::end(Result<void> outcome) {
   *gone_ = nullptr;
-  const Result<void> written = co_await write(encode_envelope(end_stream_flag, end_stream_json(outcome)));
-  if (!written.ok()) co_return;
-  const Result<void> finished = co_await exchange_.finish();
-  if (!finished.ok()) co_return;  // the client is gone: nobody is left to be told
+  std::string envelopes;
+  if (last_) {
+    auto envelope = envelope_of(std::move(*last_));
+    if (envelope.ok())
+      envelopes = std::move(*envelope);
+    else
+      outcome = std::move(envelope).error();
+  }
+  envelopes += encode_envelope(end_stream_flag, end_stream_json(outcome));
+  const Result<void> written = co_await write(std::move(envelopes), true);
+  if (!written.ok()) co_return;  // the client is gone: nobody is left to be told
 }
 
 }  // namespace cube::agent

@@ -69,17 +69,21 @@ class ResponseMessages : public MessageSink {
   ~ResponseMessages() override;
 
   asio::awaitable<Result<void>> send(std::string json) override;
+  void send_last(std::string json) override { last_ = std::move(json); }
   void on_client_gone(std::function<void()> callback) override;
 
-  /// Sends the end-of-stream envelope and finishes the response.
+  /// Sends the last message, if there is one, and the end-of-stream envelope, and finishes the response: in
+  /// one write.
   asio::awaitable<void> end(Result<void> outcome);
 
  private:
-  asio::awaitable<Result<void>> write(std::string envelope);
+  Result<std::string> envelope_of(std::string json) const;
+  asio::awaitable<Result<void>> write(std::string envelopes, bool last);
 
   http::Exchange& exchange_;
   const Codec codec_;
   asio::steady_timer idle_;  ///< never expires; cancelled one waiter at a time
+  std::optional<std::string> last_;
   bool begun_ = false;
   bool writing_ = false;
   bool failed_ = false;

@@ -22,11 +22,11 @@ class CorsExchange final : public http::Exchange {
   asio::awaitable<Result<void>> respond(http::ResponseHead head, std::string body) override {
     return inner_.respond(allow(std::move(head)), std::move(body));
   }
-  asio::awaitable<Result<void>> begin(http::ResponseHead head) override {
-    return inner_.begin(allow(std::move(head)));
+  asio::awaitable<Result<void>> begin(http::ResponseHead head, asio::const_buffer first) override {
+    return inner_.begin(allow(std::move(head)), first);
   }
   asio::awaitable<Result<void>> write(asio::const_buffer piece) override { return inner_.write(piece); }
-  asio::awaitable<Result<void>> finish() override { return inner_.finish(); }
+  asio::awaitable<Result<void>> finish(asio::const_buffer last) override { return inner_.finish(last); }
   bool started() const override { return inner_.started(); }
   void on_client_gone(std::function<void()> callback) override { inner_.on_client_gone(std::move(callback)); }
   void abort() override { inner_.abort(); }

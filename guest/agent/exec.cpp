@@ -7,6 +7,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <array>
 #include <cerrno>
 #include <csignal>
 #include <cstring>
@@ -16,9 +17,9 @@ namespace {
 
 using Step = ExecFailure::Step;
 
-constexpr int report_descriptor = 3;
+constexpr std::size_t child_stack_size = 32 << 10;
 
-/// Everything the child needs, laid out before the fork: after it, it must not allocate.
+/// Everything the child needs, laid out beforehand: it must not allocate.
 struct Image {
   std::vector<std::string> candidates;  ///< paths to try, in the order of PATH
   std::vector<char*> arguments;
@@ -50,19 +51,28 @@ std::vector<std::string> candidates_for(const Program& program) {
   }
 }
 
-[[noreturn]] void give_up(Step step, int os_errno) {
-  const ExecFailure failure{step, os_errno};
-  [[maybe_unused]] const ssize_t ignored = ::write(report_descriptor, &failure, sizeof failure);
-  ::_exit(127);
-}
+/// What the child is to become. It runs in the agent's memory until then, so what it writes here is read
+/// there.
+struct Birth {
+  const Program& program;
+  const Image& image;
+  const Stdio& stdio;
+  std::optional<ExecFailure> failure;
 
-void arrange_descriptors(const Stdio& stdio, int report) {
-  bool arranged = ::dup2(stdio.input, 0) >= 0 && ::dup2(stdio.output, 1) >= 0 && ::dup2(stdio.error, 2) >= 0;
-  const int saved = errno;
-  // From here on a failure can be reported.
-  if (report != report_descriptor) ::dup3(report, report_descriptor, O_CLOEXEC);
-  ::close_range(report_descriptor + 1, ~0U, 0);
-  if (!arranged) give_up(Step::stdio, saved);
+  [[noreturn]] void give_up(Step step) {
+    failure = ExecFailure{step, errno};
+    ::_exit(127);
+  }
+  [[noreturn]] void become();
+  void arrange_descriptors();
+  void take_credentials();
+  [[noreturn]] void execute();
+};
+
+void Birth::arrange_descriptors() {
+  if (::dup2(stdio.input, 0) < 0 || ::dup2(stdio.output, 1) < 0 || ::dup2(stdio.error, 2) < 0)
+    give_up(Step::stdio);
+  ::close_range(STDERR_FILENO + 1, ~0U, 0);
 }
 
 void write_text(const char* path, const char* text) {
@@ -74,12 +84,13 @@ void write_text(const char* path, const char* text) {
 
 /// The raw system calls, which change this process only: the C library's also visit threads that were not
 /// copied.
-void take_credentials(const User& user) {
+void Birth::take_credentials() {
+  const User& user = program.user;
   if (::geteuid() != 0 && ::geteuid() == user.uid) return;
   if (::syscall(SYS_setgroups, user.groups.size(), user.groups.data()) != 0 ||
       ::syscall(SYS_setresgid, user.gid, user.gid, user.gid) != 0 ||
       ::syscall(SYS_setresuid, user.uid, user.uid, user.uid) != 0)
-    give_up(Step::credentials, errno);
+    give_up(Step::credentials);
 }
 
 void reset_signals() {
@@ -91,7 +102,7 @@ void reset_signals() {
   ::sigprocmask(SIG_SETMASK, &none, nullptr);
 }
 
-[[noreturn]] void execute(const Image& image) {
+void Birth::execute() {
   int failed = ENOENT;
   for (const std::string& candidate : image.candidates) {
     ::execve(candidate.c_str(), image.arguments.data(), image.environment.data());
@@ -99,28 +110,56 @@ void reset_signals() {
     failed = errno;
     if (errno != EACCES) break;
   }
-  give_up(Step::program, failed);
+  errno = failed;
+  give_up(Step::program);
 }
 
-[[noreturn]] void become(const Program& program, const Image& image, const Stdio& stdio, int report) {
+void Birth::become() {
   ::setsid();
-  arrange_descriptors(stdio, report);
-  if (stdio.terminal && ::ioctl(0, TIOCSCTTY, 0) != 0) give_up(Step::terminal, errno);
+  arrange_descriptors();
+  if (stdio.terminal && ::ioctl(0, TIOCSCTTY, 0) != 0) give_up(Step::terminal);
   write_text("/proc/self/oom_score_adj", "100");  // programs of users go before the agent
-  take_credentials(program.user);
-  if (::chdir(program.directory.c_str()) != 0) give_up(Step::directory, errno);
+  take_credentials();
+  if (::chdir(program.directory.c_str()) != 0) give_up(Step::directory);
   reset_signals();
-  execute(image);
+  execute();
 }
 
-/// Born in its control group: moving a process later waits for an RCU grace period, milliseconds each time.
-pid_t fork_into(int cgroup) {
-  if (cgroup < 0) return ::fork();
+void enter(Birth* birth) { birth->become(); }
+
+/// As vfork does it: the child borrows the agent's memory, which waits until it has become the program or has
+/// ended. Nothing is copied, and no page of the agent is written for the first time again, as each would be
+/// after a fork. Born in its control group: moving a process later waits for an RCU grace period,
+/// milliseconds each time. The C library's wrappers cannot do the two together.
+pid_t give_birth(Birth& birth, int cgroup) {
+  alignas(16) std::array<std::byte, child_stack_size> stack;
   clone_args arguments{};
-  arguments.flags = CLONE_INTO_CGROUP;
+  arguments.flags = CLONE_VM | CLONE_VFORK;
   arguments.exit_signal = SIGCHLD;
-  arguments.cgroup = static_cast<__u64>(cgroup);
-  return static_cast<pid_t>(::syscall(SYS_clone3, &arguments, sizeof arguments));
+  arguments.stack = reinterpret_cast<__u64>(stack.data());
+  arguments.stack_size = stack.size();
+  if (cgroup >= 0) {
+    arguments.flags |= CLONE_INTO_CGROUP;
+    arguments.cgroup = static_cast<__u64>(cgroup);
+  }
+  long result = SYS_clone3;
+#if defined(__x86_64__)
+  asm volatile(
+      "syscall\n\t"
+      "test %%rax, %%rax\n\t"
+      "jnz 1f\n\t"
+      "mov %[birth], %%rdi\n\t"  // the child, on its own empty stack
+      "call *%[enter]\n\t"
+      "1:"
+      : "+a"(result)
+      : "D"(&arguments), "S"(sizeof arguments), [birth] "r"(&birth), [enter] "r"(&enter)
+      : "rcx", "r11", "memory", "cc");
+#else
+#error "how a child starts on a stack of its own is written for x86-64 only"
+#endif
+  if (result >= 0) return static_cast<pid_t>(result);
+  errno = static_cast<int>(-result);
+  return -1;
 }
 
 }  // namespace
@@ -128,14 +167,10 @@ pid_t fork_into(int cgroup) {
 Result<Started> start_program(const Program& program, const Stdio& stdio, int cgroup) {
   const Image image{candidates_for(program), pointers_to(program.arguments),
                     pointers_to(program.environment)};
-  int ends[2];
-  if (::pipe2(ends, O_CLOEXEC) != 0) return os_error(errno, "cannot create a pipe");
-  Fd read_end(ends[0]);
-  const Fd write_end(ends[1]);
-  const pid_t pid = fork_into(cgroup);
+  Birth birth{program, image, stdio, std::nullopt};
+  const pid_t pid = give_birth(birth, cgroup);
   if (pid < 0) return os_error(errno, "cannot start a process");
-  if (pid == 0) become(program, image, stdio, write_end.get());
-  return Started{pid, std::move(read_end)};
+  return Started{pid, birth.failure};
 }
 
 Error explain(const ExecFailure& failure, const Program& program) {

@@ -4,12 +4,13 @@
 #include <sys/types.h>
 
 #include <cube/core.hpp>
+#include <optional>
 
 #include "children.hpp"
 
 namespace cube::agent {
 
-/// What the child writes to its report pipe when it cannot become the program.
+/// Why the child could not become the program.
 struct ExecFailure {
   enum class Step : int { terminal, stdio, credentials, directory, program };
   Step step{};
@@ -18,10 +19,11 @@ struct ExecFailure {
 
 struct Started {
   pid_t pid = -1;
-  Fd report;  ///< end of file once the program runs, else one ExecFailure
+  std::optional<ExecFailure> failure;  ///< the child has ended, and is to be reaped all the same
 };
 
-/// `cgroup`: directory descriptor of the control group the child begins in, or -1.
+/// Returns once the program's image runs. `cgroup`: directory descriptor of the control group the child
+/// begins in, or -1.
 Result<Started> start_program(const Program& program, const Stdio& stdio, int cgroup);
 
 Error explain(const ExecFailure& failure, const Program& program);

@@ -6,6 +6,7 @@
 #include <asio/post.hpp>
 #include <asio/use_awaitable.hpp>
 #include <cerrno>
+#include <utility>
 #include <vector>
 
 #include "byte_range.hpp"
@@ -106,9 +107,10 @@ ssize_t read_piece(const Download& download, std::vector<char>& piece, std::size
 }
 
 /// Files of /proc and /sys say their size is 0 and have content all the same: `length` is nothing for them.
-asio::awaitable<void> send_content(http::Exchange& exchange, Download download, std::uint64_t offset,
-                                   std::optional<std::uint64_t> length) {
-  std::vector<char> piece(piece_size);
+asio::awaitable<void> send_content(http::Exchange& exchange, http::ResponseHead head, Download download,
+                                   std::uint64_t offset, std::optional<std::uint64_t> length) {
+  std::vector<char> piece(length ? std::min<std::uint64_t>(*length, piece_size) : piece_size);
+  bool begun = false;
   while (!length || *length > 0) {
     const std::size_t wanted =
         length ? static_cast<std::size_t>(std::min<std::uint64_t>(*length, piece.size())) : piece.size();
@@ -116,14 +118,20 @@ asio::awaitable<void> send_content(http::Exchange& exchange, Download download, 
     if (count == 0 && !length) break;
     // Truncated meanwhile or unreadable: the response stays unfinished, which closes the connection.
     if (count <= 0) co_return;
-    const Result<void> written =
-        co_await exchange.write(asio::buffer(piece.data(), static_cast<std::size_t>(count)));
-    if (!written.ok()) co_return;
+    const auto bytes = asio::buffer(piece.data(), static_cast<std::size_t>(count));
+    Result<void> sent;
+    if (std::exchange(begun, true))
+      sent = co_await exchange.write(bytes);
+    else
+      sent = co_await exchange.begin(std::move(head), bytes);
+    if (!sent.ok()) co_return;
     offset += static_cast<std::uint64_t>(count);
     if (length) *length -= static_cast<std::uint64_t>(count);
   }
-  const Result<void> finished = co_await exchange.finish();
-  if (!finished.ok()) co_return;
+  Result<void> sent;
+  if (!begun) sent = co_await exchange.begin(std::move(head));
+  if (sent.ok()) sent = co_await exchange.finish();
+  if (!sent.ok()) co_return;
 }
 
 /// The whole file, up to the end it has when that is reached.
@@ -167,11 +175,9 @@ asio::awaitable<void> serve_plain(http::Exchange& exchange, Download download) {
   char first_byte = 0;
   const bool sizeless = download.size == 0 && ::pread(download.file.get(), &first_byte, 1, 0) == 1;
   if (sizeless) head.headers.remove("Content-Length");
-  const Result<void> begun = co_await exchange.begin(std::move(head));
-  if (!begun.ok()) co_return;
   std::optional<std::uint64_t> length;
   if (!sizeless) length = choice.length;
-  co_await send_content(exchange, std::move(download), choice.first, length);
+  co_await send_content(exchange, std::move(head), std::move(download), choice.first, length);
 }
 
 asio::awaitable<void> serve_compressed(http::Exchange& exchange, Download download) {

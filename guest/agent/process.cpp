@@ -54,7 +54,7 @@ asio::awaitable<Result<std::shared_ptr<Process>>> Process::launch(asio::any_io_e
                             ? process->open_terminal(*process->request_.terminal, program.user, child_ends)
                             : process->open_pipes(child_ends);
   if (!stdio) co_return std::move(stdio).error();
-  auto child = co_await children.spawn(std::move(program), *stdio);
+  auto child = children.spawn(program, *stdio);
   if (!child) co_return std::move(child).error();
   process->child_ = std::move(*child);
   co_return process;

@@ -41,7 +41,8 @@ asio::awaitable<Subscription::Next> Subscription::next(Deadline deadline) {
   events_.pop_front();
   bytes_ -= event->size();
   source_->room_may_have_changed();
-  co_return Next{Next::Kind::event, std::move(event)};
+  const bool last = source_->finished_ && events_.empty();
+  co_return Next{last ? Next::Kind::last : Next::Kind::event, std::move(event)};
 }
 
 void Subscription::close() {

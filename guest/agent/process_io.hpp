@@ -36,11 +36,11 @@ class Subscription {
   Subscription& operator=(const Subscription&) = delete;
 
   struct Next {
-    enum class Kind { event, finished, closed, timeout } kind;
+    enum class Kind { event, last, finished, closed, timeout } kind;
     Event event;
   };
-  /// The next event; `finished` after the last one, `closed` once close() was called, `timeout` at the
-  /// deadline.
+  /// The next event, `last` if none will follow; `finished` after that, `closed` once close() was called,
+  /// `timeout` at the deadline.
   asio::awaitable<Next> next(Deadline deadline);
 
   /// Nobody will read this queue any more. Ends an outstanding next().

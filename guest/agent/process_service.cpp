@@ -64,6 +64,7 @@ asio::awaitable<Result<void>> deliver(std::shared_ptr<Subscription> subscription
     auto next = co_await subscription->next(until);
     switch (next.kind) {
       case Subscription::Next::Kind::event: break;
+      case Subscription::Next::Kind::last: sink.send_last(*next.event); co_return Result<void>{};
       case Subscription::Next::Kind::finished: co_return Result<void>{};
       case Subscription::Next::Kind::closed: co_return cancelled();
       case Subscription::Next::Kind::timeout:
@@ -173,7 +174,8 @@ asio::awaitable<Result<void>> ProcessService::connect(CallContext context, JsonO
     co_return make_error(ErrorCode::not_found, selector->describe() + " not found");
   const FinishedProcess process = *found;
   if (auto sent = co_await sink.send(start_event(process.pid)); !sent) co_return std::move(sent).error();
-  co_return co_await sink.send(end_event(process.status));
+  sink.send_last(end_event(process.status));
+  co_return Result<void>{};
 }
 
 ProcessService::Reply ProcessService::list(CallContext, JsonObject) {

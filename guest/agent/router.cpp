@@ -150,7 +150,8 @@ asio::awaitable<Result<void>> call_client_stream(http::Exchange& exchange, const
   BodyMessages requests(exchange, codec, compression);
   auto answer = co_await call(std::move(*context), requests);
   if (!answer.ok()) co_return std::move(answer).error();
-  co_return co_await responses.send(std::move(*answer));
+  responses.send_last(std::move(*answer));
+  co_return Result<void>{};
 }
 
 asio::awaitable<void> serve_stream(http::Exchange& exchange, const ServerStream& server_stream,

@@ -62,6 +62,8 @@ class MessageSink {
   virtual ~MessageSink() = default;
   /// Sends one message at once. `cancelled` when the client is gone.
   virtual asio::awaitable<Result<void>> send(std::string json) = 0;
+  /// Keeps the last message, which goes out together with the end of the stream once the method returns.
+  virtual void send_last(std::string json) = 0;
   /// Called at most once when the client goes away while the stream is open.
   virtual void on_client_gone(std::function<void()> callback) = 0;
 };

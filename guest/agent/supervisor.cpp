@@ -105,7 +105,7 @@ asio::awaitable<Result<void>> Supervisor::run_once(std::shared_ptr<Shared> share
   Stdio stdio;
   stdio.input = null->get();
   stdio.output = stdio.error = output->get();
-  auto child = co_await shared->children.spawn(std::move(program), stdio);
+  auto child = shared->children.spawn(program, stdio);
   if (!child) co_return std::move(child).error();
   output->reset();
   null->reset();

@@ -6,11 +6,10 @@
 #include <asio/basic_socket_acceptor.hpp>
 #include <asio/co_spawn.hpp>
 #include <asio/detached.hpp>
-#include <asio/generic/stream_protocol.hpp>
 #include <asio/redirect_error.hpp>
 #include <asio/steady_timer.hpp>
 #include <asio/use_awaitable.hpp>
-#include <asio/write.hpp>
+#include <cube/http.hpp>
 #include <string>
 
 namespace cube::agent {
@@ -18,55 +17,6 @@ namespace {
 
 using Protocol = asio::generic::stream_protocol;
 using Socket = Protocol::socket;
-
-Error socket_error(const asio::error_code& error, const char* operation) {
-  if (error == asio::error::operation_aborted || error == asio::error::bad_descriptor)
-    return make_error(ErrorCode::cancelled, "the connection was closed");
-  Error failed = os_error(error.value(), operation);
-  failed.code = ErrorCode::unavailable;
-  return failed;
-}
-
-// The coroutines share the socket, so that destroying the stream under an outstanding operation only ends it.
-asio::awaitable<Result<std::size_t>> read_from(std::shared_ptr<Socket> socket, asio::mutable_buffer buffer) {
-  asio::error_code error;
-  const std::size_t count =
-      co_await socket->async_read_some(buffer, asio::redirect_error(asio::use_awaitable, error));
-  if (error == asio::error::eof) co_return std::size_t{0};
-  if (error) co_return socket_error(error, "receive");
-  co_return count;
-}
-
-asio::awaitable<Result<void>> write_to(std::shared_ptr<Socket> socket, asio::const_buffer buffer) {
-  asio::error_code error;
-  co_await asio::async_write(*socket, buffer, asio::redirect_error(asio::use_awaitable, error));
-  if (error) co_return socket_error(error, "send");
-  co_return Result<void>{};
-}
-
-class VsockStream final : public Stream {
- public:
-  explicit VsockStream(Socket socket) : socket_(std::make_shared<Socket>(std::move(socket))) {}
-  ~VsockStream() override { close(); }
-
-  asio::awaitable<Result<std::size_t>> read_some(asio::mutable_buffer buffer) override {
-    return read_from(socket_, buffer);
-  }
-  asio::awaitable<Result<void>> write(asio::const_buffer buffer) override {
-    return write_to(socket_, buffer);
-  }
-  void shutdown_write() override {
-    asio::error_code ignored;
-    socket_->shutdown(Socket::shutdown_send, ignored);
-  }
-  void close() override {
-    asio::error_code ignored;
-    socket_->close(ignored);
-  }
-
- private:
-  std::shared_ptr<Socket> socket_;
-};
 
 }  // namespace
 
@@ -83,7 +33,7 @@ struct VsockListener::Acceptor {
       asio::error_code error;
       Socket accepted = co_await self->socket.async_accept(asio::redirect_error(asio::use_awaitable, error));
       if (!error) {
-        self->on_connection(std::make_unique<VsockStream>(std::move(accepted)));
+        self->on_connection(http::make_socket_stream(std::move(accepted)));
         continue;
       }
       if (!self->socket.is_open()) co_return;

@@ -8,6 +8,7 @@
 
 #include <asio/any_io_executor.hpp>
 #include <asio/awaitable.hpp>
+#include <asio/generic/stream_protocol.hpp>
 #include <asio/ip/tcp.hpp>
 #include <chrono>
 #include <cstddef>
@@ -66,6 +67,10 @@ struct Limits {
   std::chrono::seconds head_timeout{
       30};  ///< from a request's first byte to the end of its head; TLS handshakes
   std::chrono::seconds idle_timeout{300};  ///< between requests
+  /// How long a request's body may be waited for, all in all, beyond a second for each 1000 bytes; what reads
+  /// it gets `deadline_exceeded`. Bodies of unannounced length that are read in pieces are not hurried: a
+  /// stream may rest.
+  std::chrono::seconds body_timeout{60};
 };
 
 /// One request and its response. Lives until its handler returns.
@@ -89,10 +94,11 @@ class Exchange {
 
   /// Starts a streamed response: with `Content-Length` if the head has one, else chunked. Then `write` any
   /// number of times, each piece sent at once, and `finish`. A handler that returns without finishing closes
-  /// the connection (HTTP/2: resets the stream).
-  virtual asio::awaitable<Result<void>> begin(ResponseHead head) = 0;
+  /// the connection (HTTP/2: resets the stream). A `first` piece goes out with the head and a `last` one with
+  /// the end, in one write each: every write is a packet, and wakes whoever reads.
+  virtual asio::awaitable<Result<void>> begin(ResponseHead head, asio::const_buffer first = {}) = 0;
   virtual asio::awaitable<Result<void>> write(asio::const_buffer piece) = 0;
-  virtual asio::awaitable<Result<void>> finish() = 0;
+  virtual asio::awaitable<Result<void>> finish(asio::const_buffer last = {}) = 0;
 
   /// True once anything of the response was sent.
   virtual bool started() const = 0;
@@ -162,18 +168,24 @@ class ClientConnection {
   ClientConnection& operator=(ClientConnection&&) noexcept;
 
   /// Sends a head: framing is Content-Length if the head has one, chunked if it has "Transfer-Encoding:
-  /// chunked", else the request has no body.
-  asio::awaitable<Result<void>> begin(RequestHead head);
+  /// chunked", else the request has no body. Pieces as in Exchange.
+  asio::awaitable<Result<void>> begin(RequestHead head, asio::const_buffer first = {});
   asio::awaitable<Result<void>> write(asio::const_buffer piece);
-  asio::awaitable<Result<void>> finish();
+  asio::awaitable<Result<void>> finish(asio::const_buffer last = {});
 
   /// Skips 100 Continue. May be awaited while another coroutine still writes the request.
   asio::awaitable<Result<ResponseHead>> read_head();
   asio::awaitable<Result<std::size_t>> read_body(asio::mutable_buffer buffer);
   asio::awaitable<Result<std::string>> read_whole_body(std::size_t limit);
 
-  /// Bytes of the response's body, its framing included, that have arrived and were not read.
-  std::size_t buffered() const;
+  /// The next piece of the response's body for whoever passes it on, uncopied if it can be; empty at the end.
+  /// It is given back with the next call, or by itself.
+  asio::awaitable<Result<asio::const_buffer>> next_piece();
+  /// The same without waiting: also empty if nothing is here yet.
+  Result<asio::const_buffer> piece_here();
+  void give_back_piece();
+  /// Nothing follows what was read.
+  bool body_ended() const;
 
   /// True when the last response was read to its end and the peer keeps the connection open.
   bool reusable() const;
@@ -199,7 +211,8 @@ struct Response {
 asio::awaitable<Result<Response>> request(ClientConnection& connection, RequestHead head, std::string body,
                                           std::size_t response_limit);
 
-/// A TCP connection as a Stream.
+/// A connected socket as a Stream.
+std::unique_ptr<Stream> make_socket_stream(asio::generic::stream_protocol::socket socket);
 std::unique_ptr<Stream> make_tcp_stream(asio::ip::tcp::socket socket);
 asio::awaitable<Result<std::unique_ptr<Stream>>> connect_tcp(std::string address, std::uint16_t port,
                                                              std::chrono::milliseconds timeout);

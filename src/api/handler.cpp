@@ -58,6 +58,8 @@ Answering dispatch(const Context& context, http::Exchange& exchange) {
     auto body = co_await exchange.read_whole_body(body_limit);
     if (!body.ok() && body.error().code == ErrorCode::resource_exhausted)
       co_return problem(413, "the body exceeds 1 MiB");
+    if (!body.ok() && body.error().code == ErrorCode::deadline_exceeded)
+      co_return problem(408, body.error().message);
     if (!body.ok()) co_return problem_of(body.error());
     call.body = std::move(*body);
   }

@@ -47,10 +47,10 @@ ParseOutcome parse_command_line(int argc, char** argv) {
   app.add_option("--domain", config.domain, "what SDKs build host names from ({port}-{id}.DOMAIN)");
   app.add_option("--api-key-file", config.api_key_file, "[STATE/api-key, generated at the first start]");
   app.add_flag("--no-auth", config.no_auth, "ask for no API key; only with a loopback --listen address");
-  auto* certificate = app.add_option(
-      "--tls-cert", config.tls_certificate,
-      "speak TLS (HTTP/2 and HTTP/1.1) beside plain HTTP on the same port, with this certificate and its chain "
-      "(PEM); read again on SIGHUP. `cubectl cert` makes one");
+  auto* certificate = app.add_option("--tls-cert", config.tls_certificate,
+                                     "speak TLS (HTTP/2 and HTTP/1.1) beside plain HTTP on the same port, "
+                                     "with this certificate and its chain "
+                                     "(PEM); read again on SIGHUP. `cubectl cert` makes one");
   auto* key = app.add_option("--tls-key", config.tls_key, "the certificate's private key (PEM, no password)");
   certificate->needs(key);
   key->needs(certificate);
@@ -80,6 +80,11 @@ ParseOutcome parse_command_line(int argc, char** argv) {
   app.add_option("--max-connections-per-sandbox", config.max_connections_per_sandbox,
                  "requests on their way into one sandbox at a time; more are answered with 429")
       ->check(CLI::Range(1, 4000))
+      ->capture_default_str();
+  app.add_option("--body-timeout", config.body_timeout,
+                 "seconds a request's body of announced length may be waited for, and one more for each 1000 "
+                 "bytes of it; then the answer is 408")
+      ->check(CLI::Range(1, 86400))
       ->capture_default_str();
   try {
     app.parse(argc, argv);

@@ -28,6 +28,7 @@ struct Config {
   std::uint32_t vm_shells = 16;
   std::uint32_t max_connections = 16'384;
   std::uint32_t max_connections_per_sandbox = 2048;
+  std::uint32_t body_timeout = 60;  ///< seconds
 };
 
 /// Where the API listens.

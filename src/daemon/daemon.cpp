@@ -87,7 +87,8 @@ void reload_on_hangup(asio::signal_set& hangups, const std::shared_ptr<http::Tls
     if (error) return;
     const auto reloaded = http::reload_tls(*tls);
     if (reloaded.ok())
-      log(LogLevel::info, "daemon", "read the TLS certificate again", {{"ends", http::certificate_end(*tls)}});
+      log(LogLevel::info, "daemon", "read the TLS certificate again",
+          {{"ends", http::certificate_end(*tls)}});
     else
       log(LogLevel::error, "daemon", "the old TLS certificate stays in use",
           {{"error", reloaded.error().describe()}});
@@ -172,6 +173,7 @@ Result<void> run(const Config& config) {
   proxy_settings.connections_per_sandbox = config.max_connections_per_sandbox;
   http::Limits limits;
   limits.connections = config.max_connections;
+  limits.body_timeout = std::chrono::seconds(config.body_timeout);
   http::Server server(
       loop.get_executor(),
       proxy::make_handler(loop.get_executor(), **sandboxes,

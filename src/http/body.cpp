@@ -55,6 +55,15 @@ BodyReader::Step BodyReader::read(std::string_view input, asio::mutable_buffer o
   return step;
 }
 
+std::size_t BodyReader::take(std::string_view input) {
+  if (state_ != State::data) return 0;
+  if (kind_ == Framing::Kind::until_end) return input.size();
+  const auto count = static_cast<std::size_t>(std::min<std::uint64_t>(input.size(), remaining_));
+  remaining_ -= count;
+  if (remaining_ == 0) state_ = State::complete;
+  return count;
+}
+
 bool BodyReader::end_of_stream() {
   if (kind_ == Framing::Kind::until_end && !malformed()) state_ = State::complete;
   return complete();
@@ -82,24 +91,35 @@ void BodyReader::step_framing(char c) {
       add_size_digit(c);
       break;
     case State::chunk_size:
-      if (c == '\r') state_ = State::chunk_size_lf;
-      else if (c == ';') state_ = State::chunk_extension;
-      else add_size_digit(c);
+      if (c == '\r')
+        state_ = State::chunk_size_lf;
+      else if (c == ';')
+        state_ = State::chunk_extension;
+      else
+        add_size_digit(c);
       break;
     case State::chunk_extension:
-      if (c == '\r') state_ = State::chunk_size_lf;
-      else if (is_control(c)) state_ = State::malformed;
+      if (c == '\r')
+        state_ = State::chunk_size_lf;
+      else if (is_control(c))
+        state_ = State::malformed;
       break;
-    case State::chunk_size_lf: expect('\n', remaining_ == 0 ? State::trailer_first : State::chunk_data); break;
+    case State::chunk_size_lf:
+      expect('\n', remaining_ == 0 ? State::trailer_first : State::chunk_data);
+      break;
     case State::chunk_data_cr: expect('\r', State::chunk_data_lf); break;
     case State::chunk_data_lf: expect('\n', State::chunk_size_first); break;
     case State::trailer_first:
-      if (c == '\r') state_ = State::end_lf;
-      else state_ = is_control(c) ? State::malformed : State::trailer;
+      if (c == '\r')
+        state_ = State::end_lf;
+      else
+        state_ = is_control(c) ? State::malformed : State::trailer;
       break;
     case State::trailer:
-      if (c == '\r') state_ = State::trailer_lf;
-      else if (is_control(c)) state_ = State::malformed;
+      if (c == '\r')
+        state_ = State::trailer_lf;
+      else if (is_control(c))
+        state_ = State::malformed;
       break;
     case State::trailer_lf: expect('\n', State::trailer_first); break;
     case State::end_lf: expect('\n', State::complete); break;

@@ -28,6 +28,10 @@ class BodyReader {
   /// Copies body bytes from `input` to `output`; stops when either is used up, at the end or at an error.
   Step read(std::string_view input, asio::mutable_buffer output);
 
+  /// How much of the input is body, of which that much now counts as read; 0 if there is framing to be taken
+  /// off first.
+  std::size_t take(std::string_view input);
+
   /// The peer's stream ended. True if the body may end there.
   bool end_of_stream();
 

@@ -8,49 +8,90 @@
 namespace cube::http {
 namespace {
 
-constexpr std::size_t chunk_capacity = 64 << 10;  // of data; larger pieces become several chunks
-constexpr std::size_t one_write_limit = 64 << 10;
+// What is copied for the sake of one write; of larger pieces the rest follows by itself, or in more chunks.
+constexpr std::size_t joined_limit = 64 << 10;
 constexpr std::size_t growth_floor = 4 << 10;
 constexpr std::size_t announced_growth = 64 << 10;  // believed of an announced length before bytes came
 
-void make_chunk(std::string& chunk, std::string_view data) {
+void append_chunk(std::string& text, asio::const_buffer data) {
   std::array<char, 16> digits;
   const auto end = std::to_chars(digits.data(), digits.data() + digits.size(), data.size(), 16).ptr;
-  chunk.assign(digits.data(), end);
-  chunk.append("\r\n").append(data).append("\r\n");
+  text.append(digits.data(), end).append("\r\n");
+  text.append(static_cast<const char*>(data.data()), data.size()).append("\r\n");
 }
 
 }  // namespace
 
-asio::awaitable<Result<std::size_t>> BodyInput::read(asio::mutable_buffer buffer) {
-  const auto connection = connection_;
+BodyInput::BodyInput(std::shared_ptr<Connection> connection, Framing framing, ErrorCode malformed_code,
+                     std::optional<std::chrono::seconds> timeout)
+    : connection_(std::move(connection)),
+      reader_(framing),
+      malformed_code_(malformed_code),
+      timeout_(timeout) {
+  if (timeout_ && framing.kind == Framing::Kind::length) patience_ = Patience(*timeout_);
+}
+
+/// Without waiting: 0 if nothing is here, or at the end.
+Result<std::size_t> BodyInput::read_here(asio::mutable_buffer buffer) {
   while (!reader_.complete()) {
     if (reader_.malformed())
-      co_return make_error(malformed_code_, "malformed chunked body", connection->remote());
-    if (buffer.size() == 0) co_return make_error(ErrorCode::invalid_argument, "a read into an empty buffer");
-    if (connection->closed()) co_return connection->end_error();
-    const std::string_view input = connection->input();
+      return make_error(malformed_code_, "malformed chunked body", connection_->remote());
+    if (buffer.size() == 0) return make_error(ErrorCode::invalid_argument, "a read into an empty buffer");
+    if (connection_->closed()) return connection_->end_error();
+    const std::string_view input = connection_->input();
     if (!input.empty()) {
       const BodyReader::Step step = reader_.read(input, buffer);
-      connection->consume(step.consumed);
-      if (step.produced > 0) co_return step.produced;
+      connection_->consume(step.consumed);
+      patience_.received(step.produced);
+      if (step.produced > 0) return step.produced;
       continue;
     }
-    if (!connection->ended()) {
-      co_await connection->wait_for_input();
-      continue;
-    }
+    if (too_slow())
+      return make_error(ErrorCode::deadline_exceeded, "the body did not arrive in time",
+                        connection_->remote());
+    if (!connection_->ended()) break;
     if (!reader_.end_of_stream())
-      co_return make_error(ErrorCode::unavailable, "the peer closed the connection within a body",
-                           connection->remote());
+      return make_error(ErrorCode::unavailable, "the peer closed the connection within a body",
+                        connection_->remote());
   }
-  co_return std::size_t{0};
+  return std::size_t{0};
+}
+
+asio::awaitable<Result<std::size_t>> BodyInput::read(asio::mutable_buffer buffer) {
+  const auto connection = connection_;
+  for (;;) {
+    auto count = read_here(buffer);
+    if (!count.ok() || *count > 0 || complete()) co_return count;
+    co_await connection->wait_for_input(patience_.begin_wait());
+    patience_.end_wait();
+  }
+}
+
+Result<asio::const_buffer> BodyInput::piece_here() {
+  give_back_piece();
+  const std::string_view input = connection_->input();
+  if (!connection_->closed()) lent_ = reader_.take(input);
+  if (lent_ > 0) return asio::const_buffer(input.data(), lent_);
+  unframed_.resize(std::max<std::size_t>(input.size(), 1));
+  const auto count = read_here(asio::buffer(unframed_));
+  if (!count.ok()) return count.error();
+  return asio::const_buffer(unframed_.data(), *count);
+}
+
+asio::awaitable<Result<asio::const_buffer>> BodyInput::next_piece() {
+  const auto connection = connection_;
+  for (;;) {
+    auto piece = piece_here();
+    if (!piece.ok() || piece->size() > 0 || complete()) co_return piece;
+    co_await connection->wait_for_input();
+  }
 }
 
 asio::awaitable<Result<std::string>> BodyInput::read_whole(std::size_t limit) {
   limit = std::min(limit, std::numeric_limits<std::size_t>::max() / 2);
   std::string text;
   std::size_t used = 0;
+  if (timeout_ && !complete()) patience_ = Patience(*timeout_);
   while (!complete()) {
     if (used > limit || exceeds(limit - used))
       co_return make_error(ErrorCode::resource_exhausted,
@@ -91,76 +132,94 @@ asio::awaitable<bool> BodyInput::drain(std::size_t limit, SteadyTime deadline) {
   co_return complete();
 }
 
-void BodyOutput::open(Framing framing, bool discard) {
+Result<void> BodyOutput::check_open() const {
+  if (state_ == State::broken)
+    return make_error(ErrorCode::unavailable, "the connection broke", connection_->remote());
+  if (state_ != State::open) return make_error(ErrorCode::conflict, "no message is being written");
+  return {};
+}
+
+/// So much of the body is about to be sent. With the last of an announced length the message is finished.
+Result<void> BodyOutput::count(std::size_t size) {
+  if (framing_.kind == Framing::Kind::chunked || framing_.kind == Framing::Kind::until_end) return {};
+  if (framing_.kind == Framing::Kind::none && size > 0 && !discard_)
+    return make_error(ErrorCode::invalid_argument, "the message has no body");
+  if (framing_.kind == Framing::Kind::length && size > framing_.length)
+    return make_error(ErrorCode::invalid_argument, "the body is longer than its Content-Length");
+  if (framing_.kind == Framing::Kind::length) framing_.length -= size;
+  if (framing_.length == 0 && !discard_) state_ = State::finished;
+  return {};
+}
+
+// What has nothing to wait for, in the functions from here on, is no coroutine: every request passes through
+// them several times.
+
+asio::awaitable<Result<void>> BodyOutput::begin(std::string head, Framing framing, asio::const_buffer first,
+                                                bool discard) {
   framing_ = framing;
   discard_ = discard;
   state_ = State::open;
-}
-
-asio::awaitable<Result<void>> BodyOutput::send_bytes(asio::const_buffer bytes) {
-  auto sent = co_await connection_->send(bytes);
-  if (!sent.ok()) state_ = State::broken;
-  co_return sent;
-}
-
-asio::awaitable<Result<void>> BodyOutput::send(std::string text) {
-  co_return co_await send_bytes(asio::buffer(text));
+  auto counted = count(first.size());
+  if (!counted.ok()) {
+    state_ = State::unopened;
+    return settled(std::move(counted));
+  }
+  batch_ = std::move(head);
+  return send_piece(first, false);
 }
 
 asio::awaitable<Result<void>> BodyOutput::write(asio::const_buffer piece) {
-  if (state_ == State::broken)
-    co_return make_error(ErrorCode::unavailable, "the connection broke", connection_->remote());
-  if (state_ != State::open) co_return make_error(ErrorCode::conflict, "no message is being written");
-  if (piece.size() == 0) co_return Result<void>{};  // as a chunk it would end the body
-  if (framing_.kind == Framing::Kind::length) {
-    if (piece.size() > framing_.length)
-      co_return make_error(ErrorCode::invalid_argument, "the body is longer than its Content-Length");
-    framing_.length -= piece.size();
-  }
-  if (discard_) co_return Result<void>{};
-  if (framing_.kind == Framing::Kind::none)
-    co_return make_error(ErrorCode::invalid_argument, "the message has no body");
-  if (framing_.kind == Framing::Kind::chunked) co_return co_await write_chunks(piece);
-  co_return co_await send_bytes(piece);
+  auto checked = check_open();
+  if (checked.ok()) checked = count(piece.size());
+  if (!checked.ok()) return settled(std::move(checked));
+  return send_piece(piece, false);
 }
 
-// A stream takes one buffer at a time: framing and data are joined here, so that a piece is one write.
-asio::awaitable<Result<void>> BodyOutput::write_chunks(asio::const_buffer piece) {
-  std::string chunk = std::exchange(chunk_, {});
-  while (piece.size() > 0) {
-    const std::size_t count = std::min(piece.size(), chunk_capacity);
-    make_chunk(chunk, {static_cast<const char*>(piece.data()), count});
-    auto sent = co_await send_bytes(asio::buffer(chunk));
-    if (!sent.ok()) co_return sent;
-    piece += count;
-  }
-  chunk_ = std::move(chunk);
-  co_return Result<void>{};
-}
-
-asio::awaitable<Result<void>> BodyOutput::finish() {
-  if (state_ == State::finished) co_return Result<void>{};
-  if (state_ == State::broken)
-    co_return make_error(ErrorCode::unavailable, "the connection broke", connection_->remote());
-  if (state_ != State::open) co_return make_error(ErrorCode::conflict, "no message is being written");
+asio::awaitable<Result<void>> BodyOutput::finish(asio::const_buffer last) {
+  if (state_ == State::finished && last.size() == 0) return settled({});
+  auto checked = check_open();
+  if (checked.ok()) checked = count(last.size());
+  if (!checked.ok()) return settled(std::move(checked));
   if (framing_.kind == Framing::Kind::length && framing_.length > 0 && !discard_) {
     state_ = State::broken;
-    co_return make_error(ErrorCode::invalid_argument, "the body is shorter than its Content-Length");
+    return settled(make_error(ErrorCode::invalid_argument, "the body is shorter than its Content-Length"));
   }
   state_ = State::finished;
-  if (framing_.kind == Framing::Kind::chunked && !discard_)
-    co_return co_await send_bytes(asio::buffer("0\r\n\r\n", 5));
-  co_return Result<void>{};
+  return send_piece(last, true);
+}
+
+asio::awaitable<Result<void>> BodyOutput::settled(Result<void> outcome) { co_return outcome; }
+
+// A stream takes one buffer at a time: what belongs together is joined here, so that it is one write. A large
+// piece without framing is sent from where it is.
+asio::awaitable<Result<void>> BodyOutput::send_piece(asio::const_buffer piece, bool last) {
+  std::string batch = std::exchange(batch_, {});  // others may write while this one waits for its turn
+  const bool chunked = framing_.kind == Framing::Kind::chunked && !discard_;
+  if (discard_) piece = {};
+  Result<void> sent;
+  while (chunked && piece.size() > 0 && sent.ok()) {
+    append_chunk(batch, asio::buffer(piece, joined_limit));
+    piece += joined_limit;
+    if (piece.size() == 0) break;
+    sent = co_await connection_->send(asio::buffer(batch));
+    batch.clear();
+  }
+  if (chunked && last) batch += "0\r\n\r\n";
+  if (!batch.empty() && piece.size() <= joined_limit) {
+    batch.append(static_cast<const char*>(piece.data()), piece.size());
+    piece = {};
+  }
+  if (sent.ok() && !batch.empty()) sent = co_await connection_->send(asio::buffer(batch));
+  if (sent.ok() && piece.size() > 0) sent = co_await connection_->send(piece);
+  if (!sent.ok()) state_ = State::broken;
+  batch.clear();
+  batch_ = std::move(batch);
+  co_return sent;
 }
 
 asio::awaitable<Result<void>> BodyOutput::send_whole(std::string head, std::string body) {
-  open({Framing::Kind::length, body.size()});
-  const bool joined = body.size() <= one_write_limit;
-  if (joined) head.append(body);
-  auto sent = co_await send_bytes(asio::buffer(head));
-  if (sent.ok() && !joined) sent = co_await send_bytes(asio::buffer(body));
-  if (sent.ok()) state_ = State::finished;
-  co_return sent;
+  const Framing framing{Framing::Kind::length, body.size()};
+  co_return co_await begin(std::move(head), framing, asio::buffer(body));
 }
 
 }  // namespace cube::http

@@ -52,14 +52,15 @@ struct ClientConnection::Impl {
 
   // The coroutines share this: the connection's owner may go while they wait.
   using Self = std::shared_ptr<Impl>;
-  static asio::awaitable<Result<void>> begin(Self self, RequestHead head);
+  static asio::awaitable<Result<void>> begin(Self self, RequestHead head, asio::const_buffer first);
   static asio::awaitable<Result<void>> send_whole(Self self, RequestHead head, std::string body);
   static asio::awaitable<Result<void>> write(Self self, asio::const_buffer piece);
-  static asio::awaitable<Result<void>> finish(Self self);
+  static asio::awaitable<Result<void>> finish(Self self, asio::const_buffer last);
   static asio::awaitable<Result<ResponseHead>> read_head(Self self);
   static asio::awaitable<Result<ParsedResponse>> read_one_head(Self self);
   static asio::awaitable<Result<std::size_t>> read_body(Self self, asio::mutable_buffer buffer);
   static asio::awaitable<Result<std::string>> read_whole_body(Self self, std::size_t limit);
+  static asio::awaitable<Result<asio::const_buffer>> next_piece(Self self);
 
   /// Checks a request's head and makes the connection ready to send it.
   Result<Framing> prepare(RequestHead& head, asio::any_io_executor executor);
@@ -116,15 +117,13 @@ void ClientConnection::Impl::close() {
   if (stream) stream->close();
 }
 
-asio::awaitable<Result<void>> ClientConnection::Impl::begin(Self self, RequestHead head) {
+asio::awaitable<Result<void>> ClientConnection::Impl::begin(Self self, RequestHead head,
+                                                            asio::const_buffer first) {
   const auto executor = co_await asio::this_coro::executor;
   auto framing = self->prepare(head, executor);
   if (!framing.ok()) co_return std::move(framing).error();
   BodyOutput& output = self->wire->output;
-  output.open(*framing);
-  auto sent = co_await output.send(write_request_head(head));
-  if (sent.ok() && framing->kind == Framing::Kind::none) sent = co_await output.finish();
-  co_return sent;
+  co_return co_await output.begin(write_request_head(head), *framing, first);
 }
 
 asio::awaitable<Result<void>> ClientConnection::Impl::send_whole(Self self, RequestHead head,
@@ -144,9 +143,9 @@ asio::awaitable<Result<void>> ClientConnection::Impl::write(Self self, asio::con
   co_return co_await self->wire->output.write(piece);
 }
 
-asio::awaitable<Result<void>> ClientConnection::Impl::finish(Self self) {
+asio::awaitable<Result<void>> ClientConnection::Impl::finish(Self self, asio::const_buffer last) {
   if (!self->wire) co_return no_request();
-  co_return co_await self->wire->output.finish();
+  co_return co_await self->wire->output.finish(last);
 }
 
 asio::awaitable<Result<ParsedResponse>> ClientConnection::Impl::read_one_head(Self self) {
@@ -205,6 +204,11 @@ asio::awaitable<Result<std::string>> ClientConnection::Impl::read_whole_body(Sel
   co_return co_await self->wire->input.read_whole(limit);
 }
 
+asio::awaitable<Result<asio::const_buffer>> ClientConnection::Impl::next_piece(Self self) {
+  if (!self->wire || self->response_due) co_return no_request();
+  co_return co_await self->wire->input.next_piece();
+}
+
 ClientConnection::ClientConnection(std::unique_ptr<Stream> stream, Limits limits)
     : impl_(std::make_shared<Impl>(std::move(stream), limits)) {}
 
@@ -219,15 +223,17 @@ ClientConnection& ClientConnection::operator=(ClientConnection&& other) noexcept
   return *this;
 }
 
-asio::awaitable<Result<void>> ClientConnection::begin(RequestHead head) {
-  return Impl::begin(impl_, std::move(head));
+asio::awaitable<Result<void>> ClientConnection::begin(RequestHead head, asio::const_buffer first) {
+  return Impl::begin(impl_, std::move(head), first);
 }
 
 asio::awaitable<Result<void>> ClientConnection::write(asio::const_buffer piece) {
   return Impl::write(impl_, piece);
 }
 
-asio::awaitable<Result<void>> ClientConnection::finish() { return Impl::finish(impl_); }
+asio::awaitable<Result<void>> ClientConnection::finish(asio::const_buffer last) {
+  return Impl::finish(impl_, last);
+}
 
 asio::awaitable<Result<ResponseHead>> ClientConnection::read_head() { return Impl::read_head(impl_); }
 
@@ -239,8 +245,19 @@ asio::awaitable<Result<std::string>> ClientConnection::read_whole_body(std::size
   return Impl::read_whole_body(impl_, limit);
 }
 
-std::size_t ClientConnection::buffered() const {
-  return impl_ && impl_->wire ? impl_->wire->connection->input().size() : 0;
+asio::awaitable<Result<asio::const_buffer>> ClientConnection::next_piece() { return Impl::next_piece(impl_); }
+
+Result<asio::const_buffer> ClientConnection::piece_here() {
+  if (!impl_->wire || impl_->response_due) return no_request();
+  return impl_->wire->input.piece_here();
+}
+
+void ClientConnection::give_back_piece() {
+  if (impl_->wire) impl_->wire->input.give_back_piece();
+}
+
+bool ClientConnection::body_ended() const {
+  return impl_->wire && !impl_->response_due && impl_->wire->input.complete();
 }
 
 bool ClientConnection::reusable() const { return impl_ && impl_->reusable(); }

@@ -11,10 +11,11 @@ constexpr std::chrono::seconds drain_time{5};
 
 }  // namespace
 
-ServerExchange::ServerExchange(std::shared_ptr<Connection> connection, ParsedRequest request)
+ServerExchange::ServerExchange(std::shared_ptr<Connection> connection, ParsedRequest request,
+                               std::chrono::seconds body_timeout)
     : connection_(std::move(connection)),
       request_(std::move(request)),
-      input_(connection_, request_.framing, ErrorCode::invalid_argument),
+      input_(connection_, request_.framing, ErrorCode::invalid_argument, body_timeout),
       output_(connection_),
       awaits_continue_(request_.expects_continue && !input_.complete()),
       keep_alive_(request_.keep_alive) {}
@@ -55,7 +56,8 @@ void ServerExchange::set_connection_header(Headers& headers) {
   // The client waits to be asked for its body, or may send it anyway: the next request cannot be told from
   // it.
   const bool ambiguous = awaits_continue_ && !input_.complete();
-  if (has_token(headers, "connection", "close") || ambiguous || input_.malformed()) keep_alive_ = false;
+  if (has_token(headers, "connection", "close") || ambiguous || input_.malformed() || input_.too_slow())
+    keep_alive_ = false;
   headers.remove("Transfer-Encoding");
   headers.remove("Connection");
   if (!keep_alive_)
@@ -85,7 +87,7 @@ asio::awaitable<Result<void>> ServerExchange::respond(ResponseHead head, std::st
   co_return sent;
 }
 
-asio::awaitable<Result<void>> ServerExchange::begin(ResponseHead head) {
+asio::awaitable<Result<void>> ServerExchange::begin(ResponseHead head, asio::const_buffer first) {
   auto checked = check_start(head);
   if (!checked.ok()) co_return checked;
   Framing framing;
@@ -105,16 +107,13 @@ asio::awaitable<Result<void>> ServerExchange::begin(ResponseHead head) {
   set_connection_header(head.headers);
   if (framing.kind == Framing::Kind::chunked) head.headers.add("Transfer-Encoding", "chunked");
 
-  output_.open(framing, answers_head());
-  co_return co_await output_.send(write_response_head(head));
+  co_return co_await output_.begin(write_response_head(head), framing, first, answers_head());
 }
 
-asio::awaitable<Result<void>> ServerExchange::write(asio::const_buffer piece) {
-  co_return co_await output_.write(piece);
-}
+asio::awaitable<Result<void>> ServerExchange::write(asio::const_buffer piece) { return output_.write(piece); }
 
-asio::awaitable<Result<void>> ServerExchange::finish() {
-  auto finished = co_await output_.finish();
+asio::awaitable<Result<void>> ServerExchange::finish(asio::const_buffer last) {
+  auto finished = co_await output_.finish(last);
   if (finished.ok()) connection_->on_end(nullptr);
   co_return finished;
 }
@@ -133,8 +132,8 @@ asio::awaitable<Result<std::unique_ptr<Stream>>> ServerExchange::upgrade(Respons
   head.headers.remove("Transfer-Encoding");
   head.headers.remove("Content-Length");
 
-  output_.open({});
-  auto sent = co_await output_.send(write_response_head(head));
+  const Framing no_body;
+  auto sent = co_await output_.begin(write_response_head(head), no_body);
   if (!sent.ok()) co_return std::move(sent).error();
   upgraded_ = true;
   connection_->on_end(nullptr);

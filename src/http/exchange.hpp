@@ -13,7 +13,8 @@ namespace cube::http {
 
 class ServerExchange final : public ServedExchange {
  public:
-  ServerExchange(std::shared_ptr<Connection> connection, ParsedRequest request);
+  ServerExchange(std::shared_ptr<Connection> connection, ParsedRequest request,
+                 std::chrono::seconds body_timeout);
   ~ServerExchange() override;
 
   const RequestHead& request() const override { return request_.head; }
@@ -24,9 +25,9 @@ class ServerExchange final : public ServedExchange {
   asio::awaitable<Result<std::string>> read_whole_body(std::size_t limit) override;
 
   asio::awaitable<Result<void>> respond(ResponseHead head, std::string body) override;
-  asio::awaitable<Result<void>> begin(ResponseHead head) override;
+  asio::awaitable<Result<void>> begin(ResponseHead head, asio::const_buffer first) override;
   asio::awaitable<Result<void>> write(asio::const_buffer piece) override;
-  asio::awaitable<Result<void>> finish() override;
+  asio::awaitable<Result<void>> finish(asio::const_buffer last) override;
 
   bool started() const override { return output_.opened(); }
   void on_client_gone(std::function<void()> callback) override;

@@ -20,11 +20,14 @@ Error too_large(std::size_t limit) {
 }  // namespace
 
 Http2Exchange::Http2Exchange(std::shared_ptr<Http2Session> session, std::shared_ptr<Http2Stream> stream,
-                             ParsedRequest request)
+                             ParsedRequest request, std::chrono::seconds body_timeout)
     : session_(std::move(session)),
       stream_(std::move(stream)),
       request_(std::move(request)),
-      awaits_continue_(request_.expects_continue && !stream_->remote_ended) {}
+      body_timeout_(body_timeout),
+      awaits_continue_(request_.expects_continue && !stream_->remote_ended) {
+  if (request_.framing.kind == Framing::Kind::length) patience_ = Patience(body_timeout_);
+}
 
 Http2Exchange::~Http2Exchange() {
   stream_->client_gone = nullptr;
@@ -61,11 +64,15 @@ asio::awaitable<Result<std::size_t>> Http2Exchange::read_body(asio::mutable_buff
       std::memcpy(buffer.data(), unread.data(), count);
       stream->body_read += count;
       session->consume(*stream, count);
+      patience_.received(count);
       co_return count;
     }
     if (stream->remote_ended) co_return std::size_t{0};
     if (stream->closed) co_return gone();
-    co_await stream->input_changed.wait();
+    if (patience_.exhausted())
+      co_return make_error(ErrorCode::deadline_exceeded, "the body did not arrive in time", remote_address());
+    co_await stream->input_changed.wait_until(patience_.begin_wait());
+    patience_.end_wait();
   }
 }
 
@@ -73,6 +80,7 @@ asio::awaitable<Result<std::string>> Http2Exchange::read_whole_body(std::size_t 
   // A body that is refused for its announced length is not asked for.
   if (request_.framing.kind == Framing::Kind::length && request_.framing.length > limit)
     co_return too_large(limit);
+  patience_ = Patience(body_timeout_);
   std::string text;
   std::array<char, piece_size> piece;
   for (;;) {
@@ -113,7 +121,7 @@ asio::awaitable<Result<void>> Http2Exchange::respond(ResponseHead head, std::str
   co_return co_await send(asio::buffer(body), true);
 }
 
-asio::awaitable<Result<void>> Http2Exchange::begin(ResponseHead head) {
+asio::awaitable<Result<void>> Http2Exchange::begin(ResponseHead head, asio::const_buffer first) {
   const auto length = head.headers.get("Content-Length");
   const auto number = length ? parse_decimal(*length) : std::nullopt;
   if (length && !number) co_return make_error(ErrorCode::invalid_argument, "malformed Content-Length");
@@ -122,7 +130,10 @@ asio::awaitable<Result<void>> Http2Exchange::begin(ResponseHead head) {
     head.headers.remove("Content-Length");
   else if (!without_body)
     remaining_ = number;
-  co_return open(head, without_body);
+  // The connection's writer has its turn later: head and piece are one write.
+  auto opened = open(head, without_body);
+  if (!opened.ok() || first.size() == 0) co_return opened;
+  co_return co_await write(first);
 }
 
 /// Returns when all of the piece, and with the last one its end, was handed to the connection.
@@ -144,29 +155,39 @@ asio::awaitable<Result<void>> Http2Exchange::send(asio::const_buffer piece, bool
   co_return Result<void>{};
 }
 
+Result<void> Http2Exchange::check_open() const {
+  if (state_ == State::broken) return gone();
+  if (state_ != State::open) return make_error(ErrorCode::conflict, "no message is being written");
+  return {};
+}
+
+/// So much of the body is about to be sent.
+Result<void> Http2Exchange::count(std::size_t size) {
+  if (remaining_ && size > *remaining_)
+    return make_error(ErrorCode::invalid_argument, "the body is longer than its Content-Length");
+  if (remaining_) *remaining_ -= size;
+  if (size > 0 && bodiless_ && request_.head.method != "HEAD")
+    return make_error(ErrorCode::invalid_argument, "the message has no body");
+  return {};
+}
+
 asio::awaitable<Result<void>> Http2Exchange::write(asio::const_buffer piece) {
-  if (state_ == State::broken) co_return gone();
-  if (state_ != State::open) co_return make_error(ErrorCode::conflict, "no message is being written");
-  if (piece.size() == 0) co_return Result<void>{};
-  if (remaining_) {
-    if (piece.size() > *remaining_)
-      co_return make_error(ErrorCode::invalid_argument, "the body is longer than its Content-Length");
-    *remaining_ -= piece.size();
-  }
-  if (request_.head.method == "HEAD") co_return Result<void>{};
-  if (bodiless_) co_return make_error(ErrorCode::invalid_argument, "the message has no body");
+  auto checked = check_open();
+  if (checked.ok()) checked = count(piece.size());
+  if (!checked.ok() || piece.size() == 0 || bodiless_) co_return checked;
   co_return co_await send(piece, false);
 }
 
-asio::awaitable<Result<void>> Http2Exchange::finish() {
-  if (state_ == State::finished) co_return Result<void>{};
-  if (state_ == State::broken) co_return gone();
-  if (state_ != State::open) co_return make_error(ErrorCode::conflict, "no message is being written");
+asio::awaitable<Result<void>> Http2Exchange::finish(asio::const_buffer last) {
+  if (state_ == State::finished && last.size() == 0) co_return Result<void>{};
+  auto checked = check_open();
+  if (checked.ok()) checked = count(last.size());
+  if (!checked.ok()) co_return checked;
   if (remaining_ && *remaining_ > 0) {
     state_ = State::broken;
     co_return make_error(ErrorCode::invalid_argument, "the body is shorter than its Content-Length");
   }
-  co_return co_await send({}, true);
+  co_return co_await send(bodiless_ ? asio::const_buffer() : last, true);
 }
 
 void Http2Exchange::on_client_gone(std::function<void()> callback) {

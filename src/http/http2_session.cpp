@@ -187,7 +187,7 @@ asio::awaitable<void> Http2Session::handle(std::shared_ptr<Http2Session> self, S
     else
       request = std::get<ParsedRequest>(std::move(parsed));
   }
-  Http2Exchange exchange(self, stream, std::move(request));
+  Http2Exchange exchange(self, stream, std::move(request), self->limits_.body_timeout);
   if (!stream->refusal) {
     co_await run_handler(*self->handler_, exchange);
     co_return;

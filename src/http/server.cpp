@@ -214,7 +214,7 @@ asio::awaitable<void> Server::Impl::run(Self self, std::shared_ptr<Connection> c
       co_return;
     }
     if (!std::holds_alternative<ParsedRequest>(next)) break;
-    ServerExchange exchange(connection, std::get<ParsedRequest>(std::move(next)));
+    ServerExchange exchange(connection, std::get<ParsedRequest>(std::move(next)), self->limits.body_timeout);
     co_await run_handler(self->handler, exchange);
     if (exchange.upgraded()) co_return;  // the connection belongs to the raw stream now
     if (!exchange.finished()) {

@@ -6,9 +6,10 @@
 
 #include <asio/any_io_executor.hpp>
 #include <asio/awaitable.hpp>
+#include <asio/execution_context.hpp>
 #include <asio/post.hpp>
 #include <asio/use_awaitable.hpp>
-#include <memory>
+#include <unordered_set>
 #include <utility>
 #include <vector>
 
@@ -16,7 +17,14 @@ namespace cube::http {
 
 class Signal {
  public:
-  explicit Signal(asio::any_io_executor executor) : executor_(std::move(executor)) {}
+  explicit Signal(asio::any_io_executor executor)
+      : executor_(std::move(executor)),
+        loop_(asio::use_service<Loop>(asio::query(executor_, asio::execution::context))) {
+    loop_.signals.insert(this);
+  }
+  ~Signal() { loop_.signals.erase(this); }
+  Signal(const Signal&) = delete;
+  Signal& operator=(const Signal&) = delete;
 
   /// Any number of waiters.
   asio::awaitable<void> wait() {
@@ -38,7 +46,22 @@ class Signal {
  private:
   using Waiter = asio::async_result<asio::use_awaitable_t<>, void()>::handler_type;
 
+  /// A waiting coroutine usually holds the object this signal is part of, so that neither could end before
+  /// the other. The loop ends them: what waits is its own, as it is with a timer.
+  struct Loop : asio::execution_context::service {
+    using key_type = Loop;
+    inline static asio::execution_context::id id;
+    explicit Loop(asio::execution_context& context) : service(context) {}
+    void shutdown() override {
+      std::vector<Waiter> ended;  // with them signals go
+      for (Signal* signal : signals)
+        for (Waiter& waiter : std::exchange(signal->waiters_, {})) ended.push_back(std::move(waiter));
+    }
+    std::unordered_set<Signal*> signals;
+  };
+
   asio::any_io_executor executor_;
+  Loop& loop_;
   std::vector<Waiter> waiters_;
 };
 

@@ -2,7 +2,6 @@
 
 #include <asio/redirect_error.hpp>
 #include <asio/use_awaitable.hpp>
-#include <charconv>
 
 #include "proxy/headers.hpp"
 #include "proxy/replies.hpp"
@@ -15,8 +14,6 @@ namespace {
 // A server that was just started in the sandbox may not listen yet: E2B dials five times, too.
 constexpr int most_dials = 5;
 constexpr std::chrono::milliseconds first_dial_pause{100};
-
-constexpr std::size_t joined_body = 16 << 10;
 
 asio::awaitable<void> pause(std::shared_ptr<Transfer> transfer, std::chrono::milliseconds time) {
   asio::steady_timer& timer = transfer->changed;
@@ -67,7 +64,7 @@ http::RequestHead request_for(const node::SandboxInfo* info, const http::Request
 
 Reply no_response(const Gateway& gateway, const http::RequestHead& request, const Target& target,
                   const Transfer& transfer) {
-  if (transfer.body_malformed) return bad_request("Malformed request body");
+  if (transfer.body_fault) return bad_body(*transfer.body_fault);
   if (!is_running(gateway, target)) return sandbox_not_found(request, target);
   return bad_gateway(request, target, "The sandbox closed the connection without a valid HTTP response");
 }
@@ -78,18 +75,13 @@ bool is_idempotent(const std::string& method) {
          method == "DELETE" || method == "TRACE";
 }
 
-// Sends the request (its body keeps flowing behind) and reads the response's head.
+// Sends the request (the rest of its body keeps flowing behind) and reads the response's head.
 asio::awaitable<Result<http::ResponseHead>> send_request(http::Exchange& exchange,
                                                          std::shared_ptr<Transfer> transfer,
                                                          http::RequestHead head) {
-  auto begun = co_await transfer->guest->begin(std::move(head));
+  auto begun = co_await transfer->guest->begin(std::move(head), asio::buffer(transfer->first_piece));
   if (!begun.ok()) co_return std::move(begun).error();
-  if (has_body(exchange.request())) {
-    start_body(exchange, transfer);
-  } else {
-    auto finished = co_await transfer->guest->finish();
-    if (!finished.ok()) co_return std::move(finished).error();
-  }
+  if (transfer->body_follows) start_body(exchange, transfer);
   co_return co_await transfer->guest->read_head();
 }
 
@@ -161,35 +153,17 @@ asio::awaitable<void> switch_protocols(const Gateway& gateway, http::Exchange& e
   co_await run_tunnel(exchange.executor(), std::move(*client), std::move(guest));
 }
 
-/// Whether the whole body is here already, and worth copying for the sake of one write with the head.
-bool is_here(const Transfer& transfer, const http::RequestHead& request, const http::ResponseHead& response) {
-  if (request.method == "HEAD" || response.status == 204 || response.status == 304) return false;
-  const auto length = response.headers.get("Content-Length");
-  std::size_t bytes = 0;
-  if (!length) return false;
-  const auto [end, error] = std::from_chars(length->data(), length->data() + length->size(), bytes);
-  return error == std::errc{} && bytes <= joined_body && transfer.guest->buffered() >= bytes;
-}
-
-/// False if either side broke: the response must not look complete then.
-asio::awaitable<bool> carry_response(http::Exchange& exchange, std::shared_ptr<Transfer> transfer,
-                                     http::ResponseHead response) {
-  const bool whole = is_here(*transfer, exchange.request(), response);
-  http::ResponseHead head = forwarded_response(std::move(response));
-  if (!whole) {
-    const auto begun = co_await exchange.begin(std::move(head));
-    if (!begun.ok()) co_return false;
-    co_return co_await carry_response_body(exchange, transfer);
-  }
-  auto body = co_await transfer->guest->read_whole_body(joined_body);
-  if (!body.ok()) co_return false;
-  const auto sent = co_await exchange.respond(std::move(head), std::move(*body));
-  co_return sent.ok();
-}
-
 asio::awaitable<void> carry(const Gateway& gateway, http::Exchange& exchange, const Target& target,
                             std::shared_ptr<Transfer> transfer) {
   const http::RequestHead& request = exchange.request();
+  transfer->body_follows = has_body(request);
+  if (const std::uint64_t length = announced_length(request); length > 0) {
+    const bool arrived = co_await receive_first_piece(exchange, transfer, length);
+    if (!arrived) {
+      if (transfer->body_fault) co_await send_reply(exchange, bad_body(*transfer->body_fault));
+      co_return;
+    }
+  }
   // envd switches to nothing; what a tunnel carries could not be checked for its internal routes.
   const bool upgrade =
       asks_for_upgrade(request.headers) && !has_body(request) && target.port != envd_tcp_port;
@@ -199,10 +173,12 @@ asio::awaitable<void> carry(const Gateway& gateway, http::Exchange& exchange, co
     co_await switch_protocols(gateway, exchange, target, transfer, *response, upgrade);
     co_return;
   }
-  const bool complete = co_await carry_response(exchange, transfer, std::move(*response));
+  const bool complete = co_await carry_response(exchange, transfer, forwarded_response(std::move(*response)));
   if (!complete) {
-    // The client must not take what it has for the whole; who has nothing yet is answered by the server.
-    if (exchange.started()) exchange.abort();
+    if (exchange.started())
+      exchange.abort();  // the client must not take what it has for the whole
+    else if (!transfer->client_gone)
+      co_await send_reply(exchange, no_response(gateway, request, target, *transfer));
   } else if (!transfer->body_running) {
     gateway.pool->put(target.sandbox_id, transfer->incarnation, target.port, std::move(*transfer->guest));
     transfer->guest.reset();

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 #include <vector>
 
 #include "proxy/access.hpp"
@@ -68,6 +69,13 @@ bool has_body(const http::RequestHead& request) {
   if (request.headers.get("Transfer-Encoding")) return true;
   const auto length = request.headers.get("Content-Length");
   return length && *length != "0";
+}
+
+std::uint64_t announced_length(const http::RequestHead& request) {
+  const auto length = request.headers.get("Content-Length").value_or("");
+  std::uint64_t bytes = 0;  // what is no number was refused with the head
+  std::from_chars(length.data(), length.data() + length.size(), bytes);
+  return bytes;
 }
 
 http::RequestHead forwarded_request(const http::RequestHead& request, std::string target, bool upgrade) {

@@ -11,6 +11,9 @@ bool asks_for_upgrade(const http::Headers& headers);
 /// How many bytes it has is known, or that it comes in chunks.
 bool has_body(const http::RequestHead& request);
 
+/// 0 without a body, and if its length is not known beforehand.
+std::uint64_t announced_length(const http::RequestHead& request);
+
 /// The request as the guest gets it, without the token that was for the proxy. `upgrade` passes the switch of
 /// protocols on.
 http::RequestHead forwarded_request(const http::RequestHead& request, std::string target, bool upgrade);

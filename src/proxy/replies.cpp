@@ -41,6 +41,12 @@ Reply plain_reply(int status, const std::string& message) {
   return make_reply(status, "text/plain; charset=utf-8", message + "\n");
 }
 
+Reply json_reply(int status, const std::string& message) {
+  JsonWriter json;
+  json.begin_object().key("code").value(status).key("message").value(message).end_object();
+  return make_reply(status, "application/json; charset=utf-8", json.take());
+}
+
 Reply with_retry(Reply reply) {
   reply.head.headers.add("Retry-After", "1");
   return reply;
@@ -50,11 +56,12 @@ Reply with_retry(Reply reply) {
 
 Reply bad_request(const std::string& message) { return plain_reply(400, message); }
 
-Reply internal_route() {
-  JsonWriter json;
-  json.begin_object().key("code").value(404).key("message").value("not found").end_object();
-  return make_reply(404, "application/json; charset=utf-8", json.take());
+Reply bad_body(const Error& fault) {
+  if (fault.code == ErrorCode::deadline_exceeded) return json_reply(408, fault.message);
+  return bad_request("Malformed request body");
 }
+
+Reply internal_route() { return json_reply(404, "not found"); }
 
 Reply sandbox_not_found(const http::RequestHead& request, const Target& target) {
   return sandbox_reply(request, target, 502, "The sandbox was not found", Name::sandbox);

@@ -15,6 +15,10 @@ struct Reply {
 };
 
 Reply bad_request(const std::string& message);
+
+/// 408 for one that came too slowly, else 400.
+Reply bad_body(const Error& fault);
+
 Reply internal_route();
 Reply sandbox_not_found(const http::RequestHead& request, const Target& target);
 Reply port_not_open(const http::RequestHead& request, const Target& target);

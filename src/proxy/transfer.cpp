@@ -1,5 +1,6 @@
 #include "proxy/transfer.hpp"
 
+#include <algorithm>
 #include <asio/co_spawn.hpp>
 #include <asio/detached.hpp>
 #include <asio/redirect_error.hpp>
@@ -18,6 +19,12 @@ struct Piece {
   asio::const_buffer first(std::size_t count) const { return asio::buffer(bytes.get(), count); }
 };
 
+void note_fault(Transfer& transfer, const Error& error) {
+  const bool clients =
+      error.code == ErrorCode::invalid_argument || error.code == ErrorCode::deadline_exceeded;
+  if (clients) transfer.body_fault = error;
+}
+
 asio::awaitable<void> carry_body(http::Exchange& exchange, std::shared_ptr<Transfer> transfer) {
   struct End {
     Transfer& transfer;
@@ -31,7 +38,7 @@ asio::awaitable<void> carry_body(http::Exchange& exchange, std::shared_ptr<Trans
   for (;;) {
     const auto count = co_await exchange.read_body(piece.space());
     if (!count.ok()) {
-      transfer->body_malformed = count.error().code == ErrorCode::invalid_argument;
+      note_fault(*transfer, count.error());
       transfer->guest->close();  // half a body must not look whole
       co_return;
     }
@@ -62,17 +69,36 @@ asio::awaitable<void> body_ended(std::shared_ptr<Transfer> transfer) {
     co_await transfer->changed.async_wait(asio::redirect_error(asio::use_awaitable, ignored));
 }
 
-asio::awaitable<bool> carry_response_body(http::Exchange& exchange, std::shared_ptr<Transfer> transfer) {
-  Piece piece;
-  for (;;) {
-    const auto count = co_await transfer->guest->read_body(piece.space());
-    if (!count.ok()) co_return false;
-    if (*count == 0) break;
-    const auto sent = co_await exchange.write(piece.first(*count));
-    if (!sent.ok()) co_return false;
+asio::awaitable<bool> receive_first_piece(http::Exchange& exchange, std::shared_ptr<Transfer> transfer,
+                                          std::uint64_t length) {
+  std::string piece(static_cast<std::size_t>(std::min<std::uint64_t>(length, piece_size)), '\0');
+  const auto count = co_await exchange.read_body(asio::buffer(piece));
+  if (!count.ok()) {
+    note_fault(*transfer, count.error());
+    co_return false;
   }
-  const auto finished = co_await exchange.finish();
-  co_return finished.ok();
+  piece.resize(*count);
+  transfer->first_piece = std::move(piece);
+  transfer->body_follows = *count < length;
+  co_return true;
+}
+
+asio::awaitable<bool> carry_response(http::Exchange& exchange, std::shared_ptr<Transfer> transfer,
+                                     http::ResponseHead head) {
+  auto piece = transfer->guest->piece_here();
+  if (!piece.ok()) co_return false;
+  auto sent = co_await exchange.begin(std::move(head), *piece);
+  while (sent.ok() && !transfer->guest->body_ended()) {
+    piece = co_await transfer->guest->next_piece();
+    if (!piece.ok()) co_return false;
+    if (transfer->guest->body_ended())
+      sent = co_await exchange.finish(*piece);
+    else
+      sent = co_await exchange.write(*piece);
+  }
+  if (sent.ok()) sent = co_await exchange.finish();
+  transfer->guest->give_back_piece();
+  co_return sent.ok();
 }
 
 }  // namespace cube::proxy

@@ -10,6 +10,7 @@
 #include <cube/http.hpp>
 #include <memory>
 #include <optional>
+#include <string>
 
 namespace cube::proxy {
 
@@ -19,20 +20,28 @@ struct Transfer {
 
   void client_left();
 
+  std::string first_piece;    ///< of the request's body, on its way with the head
+  bool body_follows = false;  ///< more of it than that
   std::optional<http::ClientConnection> guest;
   std::uint64_t incarnation = 0;  ///< of the sandbox `guest` leads into
   bool client_gone = false;
-  bool body_malformed = false;  ///< the client's fault
-  bool body_running = false;    ///< the coroutine of start_body
-  asio::steady_timer changed;   ///< cancelled when one of the above becomes true, or the last false
+  std::optional<Error> body_fault;  ///< what the client did wrong with its body
+  bool body_running = false;        ///< the coroutine of start_body
+  asio::steady_timer changed;       ///< cancelled when one of the above becomes true, or the last false
 };
 
-/// Begins to carry the request's body to `transfer->guest`.
+/// Waits for the first piece of a body whose length is announced, so that it need not go into the sandbox by
+/// itself: clients send it right behind the head. False if it does not come.
+asio::awaitable<bool> receive_first_piece(http::Exchange& exchange, std::shared_ptr<Transfer> transfer,
+                                          std::uint64_t length);
+
+/// Begins to carry what follows of the request's body to `transfer->guest`.
 void start_body(http::Exchange& exchange, const std::shared_ptr<Transfer>& transfer);
 
 asio::awaitable<void> body_ended(std::shared_ptr<Transfer> transfer);
 
-/// Carries the response's body. False if either side broke: the response must not look complete then.
-asio::awaitable<bool> carry_response_body(http::Exchange& exchange, std::shared_ptr<Transfer> transfer);
+/// Carries a response whose head came. False if either side broke: it must not look complete then.
+asio::awaitable<bool> carry_response(http::Exchange& exchange, std::shared_ptr<Transfer> transfer,
+                                     http::ResponseHead head);
 
 }  // namespace cube::proxy

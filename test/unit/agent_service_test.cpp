@@ -12,6 +12,7 @@
 #include "init.hpp"
 #include "metrics.hpp"
 #include "names.hpp"
+#include "packets.hpp"
 #include "settle.hpp"
 #include "users.hpp"
 
@@ -424,4 +425,35 @@ TEST_CASE("services of the image are started in order and again when they end") 
     }
   }((logs.path / "cube-20-second.log").string()));
   CHECK_FALSE(std::filesystem::exists(logs.path / "cube-ignored.log"));
+}
+
+TEST_CASE(
+    "a stream's first message goes out with the head and its last one with the end, in one write each") {
+  Router router;
+  router.add_server_stream("/Two",
+                           [](CallContext, JsonObject, MessageSink& sink) -> asio::awaitable<Result<void>> {
+                             const auto sent = co_await sink.send("{\"n\":1}");
+                             sink.send_last("{\"n\":2}");
+                             co_return sent;
+                           });
+  asio::io_context loop;
+  http::Server server(loop.get_executor(), [&](http::Exchange& exchange) -> asio::awaitable<void> {
+    static_cast<void>(co_await router.serve(exchange));
+  });
+  std::string first, last;
+  cube::test::run(loop, [&]() -> asio::awaitable<void> {
+    auto [ours, theirs] = cube::test::make_packet_pair(loop);
+    server.serve(std::move(theirs), "test");
+    const std::string message = enveloped("{}");
+    const std::string request =
+        "POST /Two HTTP/1.1\r\nHost: x\r\nContent-Type: application/connect+json\r\nContent-Length: " +
+        std::to_string(message.size()) + "\r\n\r\n" + message;
+    cube::test::must(co_await ours->write(asio::buffer(request)));
+    first = co_await cube::test::read_packet(*ours);
+    last = co_await cube::test::read_packet(*ours);
+  });
+  CHECK(first.starts_with("HTTP/1.1 200 OK\r\n"));
+  CHECK(first.ends_with("{\"n\":1}\r\n"));
+  CHECK(last.find("{\"n\":2}") != std::string::npos);
+  CHECK(last.ends_with("{}\r\n0\r\n\r\n"));
 }

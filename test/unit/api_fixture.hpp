@@ -22,8 +22,8 @@ inline http::RequestHead ask(const std::string& method, const std::string& targe
 inline api::Settings default_settings() { return {key, "cube.local", "/images"}; }
 
 struct Fixture {
-  explicit Fixture(api::Settings settings = default_settings())
-      : server(loop.get_executor(), api::make_handler(std::move(settings), sandboxes, templates)) {
+  explicit Fixture(api::Settings settings = default_settings(), http::Limits limits = {})
+      : server(loop.get_executor(), api::make_handler(std::move(settings), sandboxes, templates), limits) {
     port = must(server.listen("127.0.0.1", 0));
     templates::TemplateInfo base;
     base.id = "ssssssssssssssssssss";

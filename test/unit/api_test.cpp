@@ -107,6 +107,21 @@ TEST_CASE("maps have a bounded number of entries") {
   CHECK(contains(problem(response, 400), "256 entries"));
 }
 
+TEST_CASE("a body that comes too slowly is 408") {
+  http::Limits limits;
+  limits.body_timeout = 1s;
+  Fixture fixture(default_settings(), limits);
+  std::string response;
+  run(fixture.loop, [&]() -> asio::awaitable<void> {
+    RawClient client = co_await RawClient::connect(fixture.port);
+    co_await client.send("POST /v2/sandboxes HTTP/1.1\r\nHost: x\r\nX-API-Key: " + key +
+                         "\r\nContent-Length: 9\r\n\r\n{");
+    response = co_await client.read_to_end();
+  });
+  CHECK(response.starts_with("HTTP/1.1 408 Request Timeout\r\n"));
+  CHECK(response.ends_with(R"({"code":408,"message":"the body did not arrive in time"})"));
+}
+
 TEST_CASE("a body over 1 MiB is 413") {
   Fixture fixture;
   const auto response = fixture.call("POST", "/sandboxes", std::string((1 << 20) + 1, ' '));

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <catch2/catch.hpp>
 
+#include "replies.hpp"
 #include "tls_client.hpp"
 #include "tls_server.hpp"
 
@@ -13,12 +14,6 @@ using namespace cube::test;
 using namespace std::chrono_literals;
 
 namespace {
-
-ResponseHead reply(int status, std::string name = {}, std::string value = {}) {
-  ResponseHead head{status, {}};
-  if (!name.empty()) head.headers.add(std::move(name), std::move(value));
-  return head;
-}
 
 /// What most tests talk to: a few paths, each showing one behaviour.
 struct Site {
@@ -67,18 +62,6 @@ struct Site {
     const std::string text = exchange.request().method + " " + path + " " + host;
     const auto sent = co_await exchange.respond(std::move(head), text);
     must(Result<void>(sent));
-  }
-
-  static asio::awaitable<void> echo(Exchange& exchange) {
-    auto done = co_await exchange.begin(reply(200));
-    std::vector<char> buffer(16 << 10);
-    while (done.ok()) {
-      const auto count = co_await exchange.read_body(asio::buffer(buffer));
-      if (!count.ok()) co_return;
-      if (*count == 0) break;
-      done = co_await exchange.write(asio::buffer(buffer.data(), *count));
-    }
-    done = co_await exchange.finish();
   }
 
   asio::awaitable<void> until_released(Exchange& exchange) {

@@ -12,6 +12,8 @@
 #include "http/body.hpp"
 #include "http/event.hpp"
 #include "http/head.hpp"
+#include "packets.hpp"
+#include "replies.hpp"
 
 using namespace cube;
 using namespace cube::http;
@@ -20,14 +22,8 @@ using namespace std::chrono_literals;
 
 namespace {
 
-// Functions, because g++ 12 breaks over initializer lists of strings inside a co_await expression. It also
+// A function, because g++ 12 breaks over initializer lists of strings inside a co_await expression. It also
 // runs a co_await in the dead branch of an assertion macro, so those stay outside too.
-ResponseHead reply(int status, std::string name = {}, std::string value = {}) {
-  ResponseHead head{status, {}};
-  if (!name.empty()) head.headers.add(std::move(name), std::move(value));
-  return head;
-}
-
 RequestHead ask(std::string method, std::string target, std::string name = {}, std::string value = {}) {
   RequestHead head{std::move(method), std::move(target), {}};
   if (!name.empty()) head.headers.add(std::move(name), std::move(value));
@@ -47,14 +43,7 @@ asio::awaitable<void> answer(Exchange& exchange) {
       co_await exchange.respond(reply(body.error().code == ErrorCode::resource_exhausted ? 413 : 400),
                                 "refused");
   } else if (path == "/echo") {
-    must(co_await exchange.begin(reply(200)));
-    std::vector<char> buffer(16 << 10);
-    for (;;) {
-      auto count = co_await exchange.read_body(asio::buffer(buffer));
-      if (!count.ok() || *count == 0) break;
-      must(co_await exchange.write(asio::buffer(buffer.data(), *count)));
-    }
-    must(co_await exchange.finish());
+    co_await echo(exchange);
   } else if (path == "/stream") {
     must(co_await exchange.begin(reply(200)));
     must(co_await exchange.write(asio::buffer("one", 3)));
@@ -212,6 +201,95 @@ TEST_CASE("pipelined requests are answered in order") {
     rest.erase(0, expected.size());
   }
   CHECK(status_of(rest) == 404);
+}
+
+TEST_CASE("the first piece goes out with the head and the last one with the end, in one write each") {
+  const auto in_pieces = [](Exchange& exchange) -> asio::awaitable<void> {
+    ResponseHead head = reply(200);
+    if (exchange.request().path() == "/sized") head.headers.add("Content-Length", "11");
+    must(co_await exchange.begin(std::move(head), asio::buffer("first", 5)));
+    must(co_await exchange.write(asio::buffer("-", 1)));
+    must(co_await exchange.finish(asio::buffer("last!", 5)));
+    must(co_await exchange.finish());
+  };
+  Fixture fixture(in_pieces);
+  std::vector<std::string> packets;
+  const auto ask_for = [&](std::string path) -> asio::awaitable<void> {
+    auto [ours, theirs] = make_packet_pair(fixture.loop);
+    fixture.server.serve(std::move(theirs), "test");
+    const std::string request = "GET " + path + host + "\r\n";
+    must(co_await ours->write(asio::buffer(request)));
+    for (int i = 0; i < 3; ++i) {
+      std::string packet = co_await read_packet(*ours);
+      packets.push_back(std::move(packet));
+    }
+  };
+  SECTION("in chunks") {
+    run(fixture.loop, [&] { return ask_for("/"); });
+    CHECK(packets[0] == "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n");
+    CHECK(packets[1] == "1\r\n-\r\n");
+    CHECK(packets[2] == "5\r\nlast!\r\n0\r\n\r\n");
+  }
+  SECTION("of a length") {
+    run(fixture.loop, [&] { return ask_for("/sized"); });
+    CHECK(packets[0] == "HTTP/1.1 200 OK\r\nContent-Length: 11\r\n\r\nfirst");
+    CHECK(packets[1] == "-");
+    CHECK(packets[2] == "last!");
+  }
+}
+
+TEST_CASE("a body that comes too slowly is given up, but a stream may rest") {
+  Limits limits;
+  limits.body_timeout = 1s;
+  const auto read = [](Exchange& exchange) -> asio::awaitable<void> {
+    Result<std::size_t> count = std::size_t{1};
+    char piece[100];
+    if (exchange.request().path() == "/whole") {
+      const auto body = co_await exchange.read_whole_body(1000);
+      if (!body.ok()) count = body.error();
+    } else {
+      while (count.ok() && *count > 0) count = co_await exchange.read_body(asio::buffer(piece));
+    }
+    const bool slow = !count.ok() && count.error().code == ErrorCode::deadline_exceeded;
+    co_await exchange.respond(reply(slow ? 408 : 200), "");
+  };
+  Fixture fixture(read, limits);
+  std::string response;
+  const auto send_slowly = [&](std::string head, std::string piece, int pieces,
+                               std::chrono::milliseconds rest, std::string end) -> asio::awaitable<void> {
+    RawClient client = co_await RawClient::connect(fixture.port);
+    co_await client.send("POST " + head + "\r\n");
+    asio::steady_timer timer(fixture.loop);
+    for (int i = 0; i < pieces; ++i) {
+      co_await client.send(piece);
+      timer.expires_after(rest);
+      co_await timer.async_wait(asio::use_awaitable);
+    }
+    co_await client.send(end);
+    response = co_await client.read_to_end();
+  };
+  SECTION("it rests") {
+    run(fixture.loop, [&] { return send_slowly("/" + host + "Content-Length: 9\r\n", "123", 1, 1ms, "4"); });
+    CHECK(status_of(response) == 408);
+    CHECK(contains(response, "Connection: close"));
+  }
+  SECTION("it trickles") {
+    run(fixture.loop, [&] { return send_slowly("/" + host + "Content-Length: 99\r\n", "1", 15, 100ms, ""); });
+    CHECK(status_of(response) == 408);
+  }
+  SECTION("it is wanted whole") {
+    run(fixture.loop, [&] {
+      return send_slowly("/whole" + host + "Transfer-Encoding: chunked\r\n", "1\r\na\r\n", 1, 1ms, "");
+    });
+    CHECK(status_of(response) == 408);
+  }
+  SECTION("it is a stream") {
+    run(fixture.loop, [&] {
+      return send_slowly("/" + host + "Transfer-Encoding: chunked\r\nConnection: close\r\n", "1\r\na\r\n", 1,
+                         1500ms, "0\r\n\r\n");
+    });
+    CHECK(status_of(response) == 200);
+  }
 }
 
 TEST_CASE("a chunked echo runs both ways at once, and every piece goes out at once") {

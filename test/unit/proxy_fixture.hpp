@@ -9,6 +9,7 @@
 #include "event_loop.hpp"
 #include "memory_node.hpp"
 #include "proxy/target.hpp"
+#include "replies.hpp"
 
 namespace cube::test {
 
@@ -16,12 +17,6 @@ using namespace std::chrono_literals;
 
 inline const std::string id = "iaaaaaaaaaaaaaaaaaaaa";
 inline constexpr std::uint16_t web = 8080, closed_port = 8081, garbage = 8082;
-
-inline http::ResponseHead reply(int status, std::string name = {}, std::string value = {}) {
-  http::ResponseHead head{status, {}};
-  if (!name.empty()) head.headers.add(std::move(name), std::move(value));
-  return head;
-}
 
 /// The server in the guest: a few paths, each showing one behaviour.
 struct Guest {
@@ -50,18 +45,6 @@ struct Guest {
       co_await whole_body(exchange);
     else
       co_await exchange.respond(reply(200, "X-Guest", "yes"), exchange.request().target);
-  }
-
-  static asio::awaitable<void> echo(http::Exchange& exchange) {
-    auto done = co_await exchange.begin(reply(200));
-    std::vector<char> buffer(4096);
-    while (done.ok()) {
-      const auto count = co_await exchange.read_body(asio::buffer(buffer));
-      if (!count.ok()) co_return;
-      if (*count == 0) break;
-      done = co_await exchange.write(asio::buffer(buffer.data(), *count));
-    }
-    done = co_await exchange.finish();
   }
 
   asio::awaitable<void> wait(http::Exchange& exchange) {

@@ -3,6 +3,7 @@
 #include <cube/proxy.hpp>
 
 #include "memory_node.hpp"
+#include "replies.hpp"
 #include "tls_client.hpp"
 #include "tls_server.hpp"
 
@@ -13,12 +14,6 @@ using namespace std::chrono_literals;
 namespace {
 
 const std::string id = "iaaaaaaaaaaaaaaaaaaaa";
-
-http::ResponseHead reply(int status, std::string name = {}, std::string value = {}) {
-  http::ResponseHead head{status, {}};
-  if (!name.empty()) head.headers.add(std::move(name), std::move(value));
-  return head;
-}
 
 struct Fixture {
   Fixture() : server([this](http::Exchange& exchange) { return proxy(exchange); }) {
@@ -51,26 +46,18 @@ struct Fixture {
     seen = exchange.request();
     const std::string path(exchange.request().path());
     exchange.on_client_gone([this] { client_left = true; });
-    auto done = co_await exchange.begin(reply(200, "Keep-Alive", "timeout=5"));
-    if (path == "/wait" || path == "/truncated") {
-      done = co_await exchange.write(asio::buffer("part", 4));
-      asio::steady_timer timer(exchange.executor());
-      asio::error_code ignored;
-      while (path == "/wait" && !client_left) {
-        timer.expires_after(1ms);
-        co_await timer.async_wait(asio::redirect_error(asio::use_awaitable, ignored));
-      }
-      exchange.abort();
+    if (path != "/wait" && path != "/truncated") {
+      co_await echo(exchange, reply(200, "Keep-Alive", "timeout=5"));
       co_return;
     }
-    std::vector<char> buffer(16 << 10);
-    while (done.ok()) {
-      const auto count = co_await exchange.read_body(asio::buffer(buffer));
-      if (!count.ok()) co_return;
-      if (*count == 0) break;
-      done = co_await exchange.write(asio::buffer(buffer.data(), *count));
+    const auto begun = co_await exchange.begin(reply(200), asio::buffer("part", 4));
+    asio::steady_timer timer(exchange.executor());
+    asio::error_code ignored;
+    while (begun.ok() && path == "/wait" && !client_left) {
+      timer.expires_after(1ms);
+      co_await timer.async_wait(asio::redirect_error(asio::use_awaitable, ignored));
     }
-    done = co_await exchange.finish();
+    exchange.abort();
   }
 
   static Fields to_guest(std::string method, std::string path, Fields more = {}) {

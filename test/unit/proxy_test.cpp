@@ -256,6 +256,36 @@ TEST_CASE("a small answer that is here as a whole is one write, headers and all"
   });
 }
 
+TEST_CASE(
+    "a request of announced length goes into the sandbox once its body has begun, in one piece with it") {
+  Fixture fixture;
+  std::string response;
+  run(fixture.loop, [&]() -> asio::awaitable<void> {
+    RawClient client = co_await RawClient::connect(fixture.port);
+    RawClient other = co_await RawClient::connect(fixture.port);
+    co_await client.send(request("/body", web, "Content-Length: 4\r\nConnection: close\r\n\r\n", "POST"));
+    co_await other.send(request("/", web, last));
+    co_await other.read_to_end();
+    CHECK(fixture.guest.requests == 1);
+    co_await client.send("body");
+    response = co_await client.read_to_end();
+  });
+  CHECK(body_of(response) == "4");
+  CHECK(fixture.guest.requests == 2);
+}
+
+TEST_CASE("a request's body that comes too slowly is answered with 408") {
+  http::Limits limits;
+  limits.body_timeout = 1s;
+  Fixture fixture({}, limits);
+  const std::string sent = GENERATE("", "1", "12345");
+  const std::string response =
+      fixture.talk(request("/body", web, "Content-Length: 6\r\n\r\n", "POST") + sent);
+  CHECK(has_status(response, 408));
+  CHECK(contains(response, "Connection: close"));
+  CHECK(body_of(response) == R"({"code":408,"message":"the body did not arrive in time"})");
+}
+
 TEST_CASE("headers of one connection stay on it") {
   Fixture fixture;
   fixture.talk(

@@ -1,7 +1,7 @@
-// TCP sockets as streams.
+// Sockets as streams.
 #include <netinet/tcp.h>
 
-#include <asio/connect.hpp>
+#include <asio/generic/stream_protocol.hpp>
 #include <asio/post.hpp>
 #include <asio/redirect_error.hpp>
 #include <asio/steady_timer.hpp>
@@ -13,7 +13,7 @@
 namespace cube::http {
 namespace {
 
-using Socket = asio::ip::tcp::socket;
+using Socket = asio::generic::stream_protocol::socket;
 
 Error socket_error(const asio::error_code& error, const char* operation) {
   if (error == asio::error::operation_aborted || error == asio::error::bad_descriptor)
@@ -56,15 +56,13 @@ asio::awaitable<Result<void>> write_in_turn(std::shared_ptr<Socket> socket, asio
   co_return co_await write_all(std::move(socket), buffer);
 }
 
-class TcpStream final : public Stream {
+class SocketStream final : public Stream {
  public:
-  explicit TcpStream(Socket socket) : socket_(std::make_shared<Socket>(std::move(socket))) {
-    asio::error_code ignored;  // a peer that is gone already shows on the first read
-    socket_->set_option(asio::ip::tcp::no_delay(true), ignored);
-    socket_->set_option(asio::socket_base::keep_alive(true), ignored);
+  explicit SocketStream(Socket socket) : socket_(std::make_shared<Socket>(std::move(socket))) {
+    asio::error_code ignored;
     socket_->non_blocking(true, ignored);
   }
-  ~TcpStream() override { close(); }
+  ~SocketStream() override { close(); }
 
   asio::awaitable<Result<std::size_t>> read_some(asio::mutable_buffer buffer) override {
     return http::read_some(socket_, buffer);
@@ -91,8 +89,15 @@ class TcpStream final : public Stream {
 
 }  // namespace
 
+std::unique_ptr<Stream> make_socket_stream(Socket socket) {
+  return std::make_unique<SocketStream>(std::move(socket));
+}
+
 std::unique_ptr<Stream> make_tcp_stream(asio::ip::tcp::socket socket) {
-  return std::make_unique<TcpStream>(std::move(socket));
+  asio::error_code ignored;  // a peer that is gone already shows on the first read
+  socket.set_option(asio::ip::tcp::no_delay(true), ignored);
+  socket.set_option(asio::socket_base::keep_alive(true), ignored);
+  return make_socket_stream(std::move(socket));
 }
 
 asio::awaitable<Result<std::unique_ptr<Stream>>> connect_tcp(std::string address, std::uint16_t port,
@@ -102,7 +107,7 @@ asio::awaitable<Result<std::unique_ptr<Stream>>> connect_tcp(std::string address
   if (error) co_return make_error(ErrorCode::invalid_argument, "not an IP address", address);
   const std::string object = address + ":" + std::to_string(port);
 
-  auto socket = std::make_shared<Socket>(co_await asio::this_coro::executor);
+  auto socket = std::make_shared<asio::ip::tcp::socket>(co_await asio::this_coro::executor);
   asio::steady_timer timer(socket->get_executor(), timeout);
   auto expired = std::make_shared<bool>(false);
   timer.async_wait([socket, expired](const asio::error_code& cancelled) {
@@ -111,7 +116,8 @@ asio::awaitable<Result<std::unique_ptr<Stream>>> connect_tcp(std::string address
     asio::error_code ignored;
     socket->close(ignored);
   });
-  co_await socket->async_connect({ip, port}, asio::redirect_error(asio::use_awaitable, error));
+  co_await socket->async_connect(asio::ip::tcp::endpoint(ip, port),
+                                 asio::redirect_error(asio::use_awaitable, error));
   timer.cancel();
   if (*expired) co_return make_error(ErrorCode::deadline_exceeded, "no answer to connect", object);
   if (error) {
