@@ -224,7 +224,7 @@ TEST_CASE("a channel keeps messages whole, with their descriptors, and ends with
   const std::string large(3 << 20, 'x');
   std::thread other([&] {
     for (const bool taken : {true, false}) {
-      auto message = theirs->receive(taken ? Channel::Descriptors::taken : Channel::Descriptors::refused);
+      auto message = theirs->receive(taken ? Channel::Descriptors::taken : Channel::Descriptors::refused, 4 << 20);
       const bool as_sent = message && message->type == 7 && message->bytes == large;
       const std::string answer = as_sent ? std::to_string(message->descriptors.size()) : "wrong";
       static_cast<void>(theirs->send(0, answer));
@@ -235,20 +235,20 @@ TEST_CASE("a channel keeps messages whole, with their descriptors, and ends with
   const std::array<int, 2> descriptors = {extra.get(), extra.get()};
   for (const char* count : {"2", "0"}) {
     REQUIRE(ours.send(7, large, descriptors).ok());
-    CHECK(must(ours.receive(Channel::Descriptors::taken)).bytes == count);
+    CHECK(must(ours.receive(Channel::Descriptors::taken, 4 << 20)).bytes == count);
   }
   other.join();
-  CHECK(ours.receive(Channel::Descriptors::taken).error().code == ErrorCode::unavailable);
+  CHECK(ours.receive(Channel::Descriptors::taken, 4 << 20).error().code == ErrorCode::unavailable);
 }
 
 TEST_CASE("a channel gives up on a process that does not answer, and on one that says too much") {
   auto ends = must(socket_pair(SOCK_STREAM));
   Channel ours(std::move(ends[0]));
   REQUIRE(ours.set_patience(std::chrono::seconds(1)).ok());
-  CHECK(ours.receive(Channel::Descriptors::refused).error().code == ErrorCode::deadline_exceeded);
+  CHECK(ours.receive(Channel::Descriptors::refused, 4 << 20).error().code == ErrorCode::deadline_exceeded);
   const std::array<std::uint32_t, 2> header = {0, 0xffffffff};
   REQUIRE(::write(ends[1].get(), header.data(), sizeof header) == sizeof header);
-  CHECK(ours.receive(Channel::Descriptors::refused).error().code == ErrorCode::corrupt);
+  CHECK(ours.receive(Channel::Descriptors::refused, 4 << 20).error().code == ErrorCode::corrupt);
 }
 
 TEST_CASE("a remote disk reads and writes what the backend holds, in buffers and pieces of any size") {

@@ -10,8 +10,6 @@
 namespace cube::vmm {
 namespace {
 
-constexpr std::uint32_t most_bytes = 64u << 20;
-
 struct Header {
   std::uint32_t type;
   std::uint32_t bytes;
@@ -58,7 +56,7 @@ Result<void> Channel::send(std::uint32_t type, std::string_view bytes, std::span
   return transfer(const_cast<char*>(bytes.data()), bytes.size(), 0, send_more);
 }
 
-Result<Message> Channel::receive(Descriptors descriptors) {
+Result<Message> Channel::receive(Descriptors descriptors, std::uint32_t most) {
   Message message;
   Header header{};
   const auto receive_more = [&](std::span<iovec> rest) {
@@ -66,7 +64,7 @@ Result<Message> Channel::receive(Descriptors descriptors) {
                            descriptors == Descriptors::taken ? &message.descriptors : nullptr);
   };
   CUBE_TRY(transfer(&header, sizeof header, 0, receive_more));
-  if (header.bytes > most_bytes)
+  if (header.bytes > most)
     return make_error(ErrorCode::corrupt, "a message between daemon and machine is too long");
   message.type = header.type;
   message.bytes.resize(header.bytes);

@@ -30,8 +30,8 @@ class Channel {
   Result<void> send(std::uint32_t type, std::string_view bytes, std::span<const int> descriptors = {});
 
   enum class Descriptors { refused, taken };
-  /// `unavailable` at the end of the stream, `corrupt` for a message of more than 64 MiB.
-  Result<Message> receive(Descriptors descriptors);
+  /// `unavailable` at the end of the stream, `corrupt` for a message of more than `most` bytes.
+  Result<Message> receive(Descriptors descriptors, std::uint32_t most);
 
  private:
   Fd socket_;

@@ -17,6 +17,7 @@
 #include <asio/use_awaitable.hpp>
 #include <algorithm>
 #include <cerrno>
+#include <limits>
 #include <optional>
 #include <thread>
 
@@ -90,7 +91,7 @@ class Host {
   /// Until the daemon closes the channel.
   void serve() {
     for (;;) {
-      auto message = channel_.receive(Channel::Descriptors::taken);
+      auto message = channel_.receive(Channel::Descriptors::taken, std::numeric_limits<std::uint32_t>::max());
       if (!message) return;
       std::vector<Fd> with_answer;
       const auto answer = execute(*message, with_answer);

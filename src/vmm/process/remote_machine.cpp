@@ -26,6 +26,9 @@ namespace {
 /// No call takes as long; a process that does not answer is not what it was.
 constexpr std::chrono::seconds patience{120};
 
+/// The longest is the state of a machine with many vCPUs.
+constexpr std::uint32_t most_answer = 16u << 20;
+
 /// Threads that serve disks. Not the daemon's workers: those may all be waiting for machines to pause, which
 /// wait for their disks.
 class DiskThreads {
@@ -84,8 +87,8 @@ class Process {
                            std::vector<Fd>* with_answer = nullptr) {
     const std::scoped_lock lock(mutex_);
     CUBE_TRY(channel_.send(static_cast<std::uint32_t>(call), bytes, descriptors));
-    auto answer = channel_.receive(with_answer != nullptr ? Channel::Descriptors::taken
-                                                          : Channel::Descriptors::refused);
+    auto answer = channel_.receive(
+        with_answer != nullptr ? Channel::Descriptors::taken : Channel::Descriptors::refused, most_answer);
     if (!answer) return std::move(answer).error();
     if (with_answer != nullptr) *with_answer = std::move(answer->descriptors);
     return decode_answer(answer->bytes);
