@@ -141,6 +141,9 @@ class ProcessMemory {
   int memory_fd() const { return memory_.get(); }
   int pagemap_fd() const { return pagemap_.get(); }
 
+  /// Whether the process is still there: of one that has ended, pages are not found.
+  bool alive() const;
+
   /// From `offset` of the image on. `unavailable` if the process is gone, `corrupt` where its image lost
   /// pages.
   Result<void> read(std::uint64_t offset, std::span<std::byte> into) const;

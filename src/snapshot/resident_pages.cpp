@@ -104,9 +104,7 @@ Result<std::vector<PageRun>> collect(const vmm::ProcessMemory& memory, bool own_
     CUBE_TRY(method(memory.pagemap_fd(), region, image_offset, own_only, runs));
     image_offset += region.bytes;
   }
-  // A process that ended has no pages: what was found counts only if it is still there.
-  std::byte any{};
-  CUBE_TRY(memory.read(0, std::span(&any, 1)));
+  if (!memory.alive()) return make_error(ErrorCode::unavailable, "the machine's process is gone");
   return runs.take();
 }
 

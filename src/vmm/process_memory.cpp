@@ -47,6 +47,15 @@ std::uint64_t ProcessMemory::bytes() const {
   return sum;
 }
 
+bool ProcessMemory::alive() const {
+  if (regions_.empty()) return false;
+  std::uint64_t entry = 0;
+  const std::uint64_t place = regions_.front().address / page_size * sizeof entry;
+  return retry_interrupted([&] {
+           return ::pread(pagemap_.get(), &entry, sizeof entry, static_cast<off_t>(place));
+         }) == sizeof entry;
+}
+
 Result<void> ProcessMemory::read(std::uint64_t offset, std::span<std::byte> into) const {
   for (const Region& region : regions_) {
     if (into.empty()) return {};
