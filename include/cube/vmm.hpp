@@ -189,7 +189,7 @@ std::shared_ptr<ShellMaker> shells_in_this_process(int kvm_fd);
 
 /// Each machine in a process of its own, which has the machine's descriptors and nothing else: no file can be
 /// opened there, no connection made, no other process reached. A guest that breaks out of its machine finds
-/// itself there; and KVM's work for one machine does not grow with the number of the others (src/vmm/README.md).
+/// itself there; and KVM's work for one does not grow with the number of the others (src/vmm/README.md).
 ///
 /// Forks, at once, the process that all of them are forked from: to be called before the daemon has threads
 /// or secrets. All of them end with it, however it ends. Blocks.

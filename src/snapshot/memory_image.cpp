@@ -142,7 +142,8 @@ Result<void> MemoryView::read(std::uint64_t offset, std::span<std::byte> into) c
 
 // A page that was copied in from a layer, or written with what it held already, is the mapping's own but no
 // change: comparing costs less than storing it again and again.
-Result<std::shared_ptr<const disk::Layer>> collect_changes(const MemoryView& parent, const vmm::ProcessMemory& memory,
+Result<std::shared_ptr<const disk::Layer>> collect_changes(const MemoryView& parent,
+                                                           const vmm::ProcessMemory& memory,
                                                            const std::string& scratch_directory) {
   auto writer = disk::LayerWriter::create(scratch_directory, memory.bytes());
   if (!writer) return std::move(writer).error();

@@ -18,8 +18,8 @@ Error read_error(ssize_t count, int error) {
 
 Result<void> read_all(int fd, std::uint64_t address, std::span<std::byte> into) {
   while (!into.empty()) {
-    const ssize_t count = retry_interrupted(
-        [&] { return ::pread(fd, into.data(), into.size(), static_cast<off_t>(address)); });
+    const ssize_t count =
+        retry_interrupted([&] { return ::pread(fd, into.data(), into.size(), static_cast<off_t>(address)); });
     if (count <= 0) return read_error(count, errno);
     into = into.subspan(static_cast<std::size_t>(count));
     address += static_cast<std::uint64_t>(count);

@@ -80,8 +80,7 @@ TEST_CASE("a machine's process has no privileges, few system calls, and no file 
     CHECK(status["Gid"].starts_with("65534\t65534\t65534\t65534"));
     CHECK(status["Groups"].empty());
   }
-  for (const auto& entry :
-       std::filesystem::directory_iterator("/proc/" + std::to_string(process) + "/fd")) {
+  for (const auto& entry : std::filesystem::directory_iterator("/proc/" + std::to_string(process) + "/fd")) {
     if (std::stoi(entry.path().filename()) <= STDERR_FILENO) continue;
     const std::string target = std::filesystem::read_symlink(entry.path());
     const bool expected = target.starts_with("socket:") || target.starts_with("anon_inode:");

@@ -131,8 +131,7 @@ struct Linked {
         }));
   }
   void tell(std::uint32_t event, std::string_view content) const {
-    std::array<iovec, 2> parts = {buffer_of(event),
-                                  iovec{const_cast<char*>(content.data()), content.size()}};
+    std::array<iovec, 2> parts = {buffer_of(event), iovec{const_cast<char*>(content.data()), content.size()}};
     REQUIRE(send_message(theirs.get(), parts) > 0);
   }
   /// The process' side of a connection that was asked for; an answer is given unless it is negative.
@@ -224,7 +223,8 @@ TEST_CASE("a channel keeps messages whole, with their descriptors, and ends with
   const std::string large(3 << 20, 'x');
   std::thread other([&] {
     for (const bool taken : {true, false}) {
-      auto message = theirs->receive(taken ? Channel::Descriptors::taken : Channel::Descriptors::refused, 4 << 20);
+      auto message =
+          theirs->receive(taken ? Channel::Descriptors::taken : Channel::Descriptors::refused, 4 << 20);
       const bool as_sent = message && message->type == 7 && message->bytes == large;
       const std::string answer = as_sent ? std::to_string(message->descriptors.size()) : "wrong";
       static_cast<void>(theirs->send(0, answer));
@@ -256,11 +256,12 @@ TEST_CASE("a remote disk reads and writes what the backend holds, in buffers and
   served.server->open();
   const Bytes written = pattern(600 << 10, 1);
   auto* data = const_cast<std::byte*>(written.data());
-  const std::vector<iovec> from = {{data, 512}, {data + 512, 300 << 10}, {data + 512 + (300 << 10),
-                                    written.size() - 512 - (300 << 10)}};
+  const std::vector<iovec> from = {
+      {data, 512}, {data + 512, 300 << 10}, {data + 512 + (300 << 10), written.size() - 512 - (300 << 10)}};
   REQUIRE(served.disk().write(4096, from).ok());
   Bytes back(written.size());
-  const std::vector<iovec> into = {{back.data(), 200 << 10}, {back.data() + (200 << 10), back.size() - (200 << 10)}};
+  const std::vector<iovec> into = {{back.data(), 200 << 10},
+                                   {back.data() + (200 << 10), back.size() - (200 << 10)}};
   REQUIRE(served.disk().read(4096, into).ok());
   CHECK(back == written);
   CHECK(std::equal(written.begin(), written.end(), served.backend->content.begin() + 4096));
@@ -277,15 +278,15 @@ TEST_CASE("a remote disk reads and writes what the backend holds, in buffers and
 TEST_CASE("no request of a hostile process reaches beyond its disk, nor one while the machine is paused") {
   constexpr std::uint32_t read = 0, write = 1, flush = 2;
   const std::vector<Bytes> bad = {
-      request(read, 512, 1 << 20),              // behind the end
-      request(read, 1024, (1 << 20) - 512),     // across it
+      request(read, 512, 1 << 20),           // behind the end
+      request(read, 1024, (1 << 20) - 512),  // across it
       request(read, 512, ~std::uint64_t{0} - 511),
       request(read, 513, 0),
       request(read, 512, 1),
       request(read, 0, 0),
-      request(read, 256 << 10, 0),              // more than a packet takes
-      request(read, 512, 0, 512),               // with data
-      request(write, 512, 0, 511),              // with less than it says
+      request(read, 256 << 10, 0),  // more than a packet takes
+      request(read, 512, 0, 512),   // with data
+      request(write, 512, 0, 511),  // with less than it says
       request(write, 512, 0),
       request(flush, 512, 0),
       request(3, 512, 0),
@@ -338,7 +339,8 @@ TEST_CASE("connections through a link: data, both half-closes, refusals, resets,
     asio::co_spawn(loop, connect(linked, 81, refused), asio::detached);
     linked.accept(1 + static_cast<int>(ErrorCode::unavailable));
     co_await eventually([&] { return refused.has_value(); });
-    if (refused->ok() || refused->error().code != ErrorCode::unavailable) throw test::TestError("not refused");
+    if (refused->ok() || refused->error().code != ErrorCode::unavailable)
+      throw test::TestError("not refused");
 
     auto third = co_await connected(linked, guest);
     linked.tell(static_cast<std::uint32_t>(Event::console), "text of the console");

@@ -166,11 +166,10 @@ void touch(int kvm_fd, Loop& loop, const Saved& saved, const Options& options,
   memory.base_fd = saved.image.get();
   memory.working_set = working_set;
   auto start = Clock::now();
-  const auto machine =
-      must(shell->restore(loop.executors(), shape(1, options), saved.state, memory));
+  const auto machine = must(shell->restore(loop.executors(), shape(1, options), saved.state, memory));
   touched.restore.add(1000 * milliseconds_since(start));
-  const auto done = reinterpret_cast<const volatile std::byte*>(must(machine->memory())->regions().front().address +
-                                                                TouchingGuest::done);
+  const auto done = reinterpret_cast<const volatile std::byte*>(
+      must(machine->memory())->regions().front().address + TouchingGuest::done);
   std::vector<std::optional<double>> before;
   for (const auto& [name, _] : touched.counters) before.push_back(kvm_counter(name));
   start = Clock::now();

@@ -17,7 +17,8 @@ struct Header {
 
 Error broken(ssize_t count, int error) {
   if (count == 0) return make_error(ErrorCode::unavailable, "the machine's process is gone");
-  if (error == EAGAIN) return make_error(ErrorCode::deadline_exceeded, "the machine's process does not answer");
+  if (error == EAGAIN)
+    return make_error(ErrorCode::deadline_exceeded, "the machine's process does not answer");
   if (error == EPIPE || error == ECONNRESET)
     return make_error(ErrorCode::unavailable, "the machine's process is gone");
   return os_error(error, "cannot talk to the machine's process");

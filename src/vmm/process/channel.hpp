@@ -1,8 +1,8 @@
 // Calls from the daemon into the process of a machine, one at a time, each answered.
 #pragma once
 
-#include <cube/core.hpp>
 #include <chrono>
+#include <cube/core.hpp>
 #include <span>
 #include <string>
 #include <string_view>

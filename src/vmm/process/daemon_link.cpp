@@ -31,10 +31,8 @@ Error guest_closed() { return make_error(ErrorCode::unavailable, "the guest clos
 
 Error connect_error(std::uint8_t answer) {
   const auto code = static_cast<ErrorCode>(answer - 1);
-  if (code == ErrorCode::deadline_exceeded)
-    return make_error(code, "the guest did not answer in time");
-  if (code == ErrorCode::resource_exhausted)
-    return make_error(code, "too many connections into this guest");
+  if (code == ErrorCode::deadline_exceeded) return make_error(code, "the guest did not answer in time");
+  if (code == ErrorCode::resource_exhausted) return make_error(code, "too many connections into this guest");
   return make_error(ErrorCode::unavailable, "the guest refused the connection");
 }
 

@@ -79,8 +79,7 @@ class RemoteDisk final : public BlockBackend {
     const ssize_t count = receive_message(socket_.get(), data_in);
     if (count >= static_cast<ssize_t>(sizeof reply) && reply == Reply::failed)
       return make_error(ErrorCode::unavailable, "the disk failed");
-    if (count != static_cast<ssize_t>(wanted))
-      return make_error(ErrorCode::unavailable, "the disk is gone");
+    if (count != static_cast<ssize_t>(wanted)) return make_error(ErrorCode::unavailable, "the disk is gone");
     return {};
   }
 
@@ -99,9 +98,7 @@ class Server final : public DiskServer, public std::enable_shared_from_this<Serv
         on_violation_(std::move(on_violation)),
         backend_(std::move(backend)) {}
 
-  void start() {
-    asio::co_spawn(socket_.get_executor(), serve(shared_from_this()), asio::detached);
-  }
+  void start() { asio::co_spawn(socket_.get_executor(), serve(shared_from_this()), asio::detached); }
 
   void open() override {
     const std::scoped_lock lock(mutex_);
@@ -156,8 +153,8 @@ class Server final : public DiskServer, public std::enable_shared_from_this<Serv
     std::array<iovec, 2> out = {buffer_of(reply), buffer};
     const bool with_data = request.operation == Operation::read && reply == Reply::done;
     // It waits for the answer, so that there is room for it.
-    const ssize_t answered = send_message(socket_.native_handle(),
-                                          std::span(out).first(with_data ? 2 : 1), {}, MSG_DONTWAIT);
+    const ssize_t answered =
+        send_message(socket_.native_handle(), std::span(out).first(with_data ? 2 : 1), {}, MSG_DONTWAIT);
     return answered > 0 ? Outcome::served : Outcome::ended;
   }
 
@@ -203,8 +200,8 @@ Result<std::shared_ptr<DiskServer>> serve_disk(asio::any_io_executor executor, F
                                                std::shared_ptr<BlockBackend> backend,
                                                std::function<void()> on_violation) {
   try {
-    auto server = std::make_shared<Server>(executor, std::move(socket), std::move(backend),
-                                           std::move(on_violation));
+    auto server =
+        std::make_shared<Server>(executor, std::move(socket), std::move(backend), std::move(on_violation));
     server->start();
     return std::shared_ptr<DiskServer>(std::move(server));
   } catch (const asio::system_error& error) {

@@ -7,6 +7,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <asio/co_spawn.hpp>
 #include <asio/detached.hpp>
 #include <asio/executor_work_guard.hpp>
@@ -15,7 +16,6 @@
 #include <asio/redirect_error.hpp>
 #include <asio/thread_pool.hpp>
 #include <asio/use_awaitable.hpp>
-#include <algorithm>
 #include <cerrno>
 #include <limits>
 #include <optional>
@@ -40,8 +40,7 @@ class HostLink {
 
   /// From any thread; waits while the daemon does not listen.
   void tell(Event event, std::string_view content) {
-    std::array<iovec, 2> parts = {buffer_of(event),
-                                  iovec{const_cast<char*>(content.data()), content.size()}};
+    std::array<iovec, 2> parts = {buffer_of(event), iovec{const_cast<char*>(content.data()), content.size()}};
     while (send_message(socket_.native_handle(), parts) < 0 && errno == EAGAIN)
       wait_writable(socket_.native_handle());
   }
@@ -193,7 +192,8 @@ class Host {
     config.memory_bytes = shell_->memory_bytes();
     config.generation_id = settings->generation_id;
     config.new_generation = settings->new_generation;
-    if (settings->disk_bytes > 0) config.root_disk = make_remote_disk(std::move(*next++), settings->disk_bytes);
+    if (settings->disk_bytes > 0)
+      config.root_disk = make_remote_disk(std::move(*next++), settings->disk_bytes);
     if (settings->has_tap) config.tap = std::move(*next++);
     HostLink& link = running_->link;
     if (settings->has_console)

@@ -7,7 +7,8 @@
 namespace cube::vmm {
 namespace {
 
-static_assert(sizeof(ErrorCode) == sizeof(std::uint32_t) && sizeof(StopReason::Kind) == sizeof(std::uint32_t));
+static_assert(sizeof(ErrorCode) == sizeof(std::uint32_t) &&
+              sizeof(StopReason::Kind) == sizeof(std::uint32_t));
 
 struct EncodedRun {
   std::uint64_t memory_offset;
@@ -16,7 +17,9 @@ struct EncodedRun {
   std::uint64_t file;
 };
 
-Error malformed() { return make_error(ErrorCode::corrupt, "a message between daemon and machine is malformed"); }
+Error malformed() {
+  return make_error(ErrorCode::corrupt, "a message between daemon and machine is malformed");
+}
 
 template <class T>
 void put_list(StateWriter& out, std::span<const T> list) {

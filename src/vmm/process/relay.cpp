@@ -81,7 +81,8 @@ awaitable<void> relay_to_host(std::shared_ptr<Connection> connection) {
 
 awaitable<void> connect(Machine& machine, ConnectRequest request, std::shared_ptr<Connection> connection) {
   auto stream = co_await machine.connect(request.guest_port, std::chrono::milliseconds(request.timeout_ms));
-  const std::uint8_t answer = stream ? 0 : static_cast<std::uint8_t>(1 + static_cast<int>(stream.error().code));
+  const std::uint8_t answer =
+      stream ? 0 : static_cast<std::uint8_t>(1 + static_cast<int>(stream.error().code));
   asio::error_code error;
   co_await asio::async_write(connection->socket, asio::buffer(&answer, 1),
                              asio::redirect_error(asio::use_awaitable, error));

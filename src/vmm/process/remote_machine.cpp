@@ -130,11 +130,10 @@ class RemoteMachine final : public Machine {
     if (config.root_disk) {
       auto disk = socket_pair(SOCK_SEQPACKET);
       if (!disk) return std::move(disk).error();
-      auto served = serve_disk(disk_threads_->executor(), std::move((*disk)[0]), std::move(config.root_disk),
-                               [link = link_] {
-                                 link->stop({StopReason::Kind::guest_error,
-                                             "the machine's process broke the rules of its disk"});
-                               });
+      auto served = serve_disk(
+          disk_threads_->executor(), std::move((*disk)[0]), std::move(config.root_disk), [link = link_] {
+            link->stop({StopReason::Kind::guest_error, "the machine's process broke the rules of its disk"});
+          });
       if (!served) return std::move(served).error();
       disk_ = std::move(*served);
       theirs.push_back(std::move((*disk)[1]));
@@ -231,10 +230,9 @@ class RemoteShell final : public MachineShell {
   Result<std::unique_ptr<Machine>> bring(Call call, Executors executors, MachineConfig config,
                                          Describe describe) {
     CUBE_TRY(check_shape(config, *this));
-    const GuestSettings settings{config.generation_id,
-                                 config.root_disk ? config.root_disk->capacity_bytes() : 0,
-                                 config.new_generation, static_cast<bool>(config.tap),
-                                 static_cast<bool>(config.on_console)};
+    const GuestSettings settings{
+        config.generation_id, config.root_disk ? config.root_disk->capacity_bytes() : 0,
+        config.new_generation, static_cast<bool>(config.tap), static_cast<bool>(config.on_console)};
     auto machine = std::make_unique<RemoteMachine>(std::move(process_), disk_threads_);
     auto attached = machine->attach(executors, std::move(config));
     if (!attached) return std::move(attached).error();

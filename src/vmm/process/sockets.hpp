@@ -17,7 +17,8 @@ Result<std::array<Fd, 2>> socket_pair(int type);
 
 /// sendmsg(2) of it all with descriptors, of which the receiver gets copies; -1 with errno. EINTR and
 /// SIGPIPE are no concern.
-ssize_t send_message(int socket, std::span<iovec> bytes, std::span<const int> descriptors = {}, int flags = 0);
+ssize_t send_message(int socket, std::span<iovec> bytes, std::span<const int> descriptors = {},
+                     int flags = 0);
 
 /// recvmsg(2); descriptors that came along are appended to `descriptors`. Without it none are taken: the
 /// kernel closes them.
