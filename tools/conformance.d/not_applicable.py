@@ -1,7 +1,7 @@
 """Which tests of the official suites cannot apply to a self-hosted service without Internet, and why.
 
 A pytest plugin, and the same list for what reads vitest's reports. Each entry: a part of the suite's name, a pattern for
-the test's id (file::name, as fnmatch has it), the reason."""
+the test's id (file::name, as fnmatch has it), the reason. The plugin also writes down what failed, for a second run."""
 
 import fnmatch
 import os
@@ -50,3 +50,10 @@ def pytest_collection_modifyitems(items):
         why = reason(suite, item.nodeid)
         if why:
             item.add_marker(pytest.mark.skip(reason=why))
+
+
+def pytest_runtest_logreport(report):
+    failed = os.environ.get("CONFORMANCE_FAILED")
+    if failed and report.failed and "PYTEST_XDIST_WORKER" not in os.environ:
+        with open(failed, "a") as names:
+            print(report.nodeid, file=names)
