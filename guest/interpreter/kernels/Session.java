@@ -17,6 +17,8 @@ public class Session {
   static volatile boolean interrupted;
 
   public static void main(String[] arguments) throws Exception {
+    System.setOut(stream(FileDescriptor.out));
+    System.setErr(stream(FileDescriptor.err));
     // In this process, so that cells set the properties that languages.py reads, and print where java.py listens.
     shell = JShell.builder().executionEngine("local").in(InputStream.nullInputStream()).out(System.out).err(System.err).build();
     for (String name : PACKAGES) shell.eval("import " + name + ".*;");
@@ -36,6 +38,12 @@ public class Session {
       }
     }
     System.exit(0); // whatever threads the cells have left behind
+  }
+
+  // What a cell writes with println are two events, the text and the end of the line, as they are with E2B. A PrintStream writes
+  // both at once unless its class is another one.
+  static PrintStream stream(FileDescriptor file) {
+    return new PrintStream(new FileOutputStream(file), true) {};
   }
 
   static void answer(DataOutputStream answers, List<String> texts) throws IOException {

@@ -1,5 +1,6 @@
 """One Java process for all cells of a context (Session.java): the language's own JShell, in the process itself."""
 
+import fcntl
 import functools
 import os
 import shutil
@@ -38,6 +39,8 @@ class JavaKernel(ProcessKernel):
         requests, self._requests = os.pipe()
         self._answers, answers = os.pipe()
         self._received = b""
+        for output in (stdout, stderr):
+            fcntl.fcntl(output, fcntl.F_SETFL, os.O_DIRECT)  # each write is read by itself (Session.java)
         file, self._cell = tempfile.mkstemp(prefix="cell-", dir=RUNTIME_DIRECTORY)
         os.close(file)
         try:

@@ -583,6 +583,13 @@ class JavaTest(InterpreterTest):
         self.assertEqual(self.text('System.getProperty("user.dir")', language="java"), server.home)
         self.assertEqual(self.of_type(self.run_code("int x = 5;", language="java"), "result"), [])
 
+    def test_a_line_and_its_end_are_two_events(self):
+        events = self.run_code('System.out.println("Hello"); System.out.println(1); System.out.print("x\\ny"); System.err.println("e")', language="java")
+        self.assertEqual([event["text"] for event in self.of_type(events, "stdout")], ["Hello", "\n", "1", "\n", "x\ny"])
+        self.assertEqual([event["text"] for event in self.of_type(events, "stderr")], ["e", "\n"])
+        lines = self.printed('for (int i = 0; i < 3000; ++i) System.out.println(i + "x".repeat(20)); System.out.print("y".repeat(100000));', language="java")
+        self.assertEqual(lines, "".join(f"{i}{'x' * 20}\n" for i in range(3000)) + "y" * 100000)
+
     def test_declarations_stay(self):
         self.run_code("int twice(int n) {\n  return 2 * n;\n}\nvar kept = List.of(1, 2);", language="java")
         self.assertEqual(self.text("twice(kept.size())", language="java"), "4")
