@@ -205,9 +205,9 @@ class Sandboxes {
   /// listens on the port.
   virtual asio::awaitable<Result<std::unique_ptr<Stream>>> open_port(std::string id, std::uint16_t port) = 0;
 
-  /// Samples of these seconds, both included, oldest first. If they reach to the present, and the last sample
-  /// is older than MetricHistory::sample_interval, the guest is asked for one; if it does not answer soon
-  /// there is none. A paused sandbox keeps what it has until the daemon ends.
+  /// Samples of these seconds, both included, oldest first. An end at most MetricHistory::sample_interval ago
+  /// is the present: then, if the last sample is older than that, the guest is asked for one; if it does not
+  /// answer soon there is none. A paused sandbox keeps what it has until the daemon ends.
   virtual asio::awaitable<Result<std::vector<Metric>>> metrics(std::string id, TimePoint first,
                                                                TimePoint last) = 0;
 

@@ -29,6 +29,15 @@ def test_metrics_by_the_sdk(sandbox):
     assert within[0].timestamp <= now + datetime.timedelta(seconds=30)
 
 
+def test_metrics_until_now_by_a_clock_that_is_behind(daemon, sandbox):
+    def until(seconds_ago):
+        now = int(daemon.host.shell("date +%s"))
+        return get(daemon, f"/sandboxes/{sandbox.sandbox_id}/metrics?start={now - 600}&end={now - seconds_ago}")
+
+    wait_until(lambda: until(3), 30, "what was sampled for the request is part of its answer")
+    assert until(60) == []
+
+
 def test_what_a_guest_does_shows_in_its_metrics(daemon, sandbox):
     sandbox.commands.run("head -c 60000000 /dev/urandom > /home/user/file && sync", timeout=300)
     before = sandbox.get_metrics()
