@@ -1,6 +1,7 @@
 """What E2B's template `base` promises to be there, as its SDKs' own tests rely on it."""
 
 import pytest
+from e2b import PtySize, Sandbox
 
 
 def test_user_and_superuser(sandbox):
@@ -33,3 +34,37 @@ def test_places_anybody_may_write_to(sandbox):
 
 def test_certificates_and_pip(sandbox):
     assert sandbox.commands.run("test -s /etc/ssl/certs/ca-certificates.crt && pip --version", timeout=180).exit_code == 0
+
+
+def test_completion_is_there_when_tab_is_pressed(sandbox):
+    shown = bytearray()
+    terminal = sandbox.pty.create(PtySize(rows=24, cols=80), timeout=300)
+    sandbox.pty.send_stdin(terminal.pid, b"git checko\t--help; exit 0\n")
+    terminal.wait(on_pty=shown.extend)
+    assert b"git checkout --help" in shown
+
+
+STARTED_FIRST = """set -e
+    bash -il -c true </dev/null
+    git init -q one && git -C one status
+    python3 -m http.server --help
+    node -e 'require("http")'
+    """
+
+
+def test_what_is_started_first_is_in_memory(sandbox):
+    def sectors_read():
+        return int(sandbox.commands.run("cut -d ' ' -f 1-20 /sys/block/vda/stat").stdout.split()[2])
+
+    before = sectors_read()
+    sandbox.commands.run(STARTED_FIRST, timeout=300)
+    assert (sectors_read() - before) * 512 < 1 << 20  # of tens
+
+
+def test_what_an_image_wants_run_before_it_is_captured(daemon):
+    put = "cd /etc/cube/warm.d && rm -f base && printf '#!/bin/sh\\nexit 3\\n' >fails && printf '#!/bin/sh\\nid -un >/ran\\n' >works && chmod +x *"
+    built = daemon.cubectl("template", "build", "warmed", "--image", "base.ext4", "--ready-cmd", put)
+    assert "/etc/cube/warm.d/fails: exit status 3" in built.stderr and "warm.d/works" not in built.stderr
+    with Sandbox.create("warmed") as box:
+        assert box.files.read("/ran") == "root\n"
+    daemon.cubectl("template", "delete", "warmed")
