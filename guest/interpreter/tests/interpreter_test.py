@@ -644,8 +644,10 @@ class RTest(InterpreterTest):
 class SupervisionTest(InterpreterTest):
     """The interpreter is killed, and the agent starts it again."""
 
+    # sum() keeps Python's lock to itself, and ipykernel returns from a flush before the text has left the process: what
+    # comes after it in its queue, a second flush, waits for that.
     BUSY = {
-        "python": "import os\nprint(os.getpid(), flush=True)\nsum(range(10 ** 15))",
+        "python": "import os, sys\nprint(os.getpid(), flush=True)\nsys.stdout.flush()\nsum(range(10 ** 15))",
         "bash": "echo $$; while true; do :; done",
         "javascript": "console.log(process.pid); for (;;);",
     }
