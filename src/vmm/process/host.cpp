@@ -183,7 +183,7 @@ class Host {
     const auto settings = decode_settings(message.bytes);
     if (!settings) return settings.error();
     if (!shell_) return make_error(ErrorCode::internal, "there is no shell for a guest in this process");
-    const std::size_t expected = std::size_t{1} + (settings->disk_bytes > 0) + settings->has_tap;
+    const std::size_t expected = std::size_t{1} + (settings->disk_bytes > 0) + (settings->has_tap != 0);
     if (message.descriptors.size() < expected) return malformed();
     auto next = message.descriptors.begin();
     running_.emplace(std::move(*next++));
@@ -191,12 +191,12 @@ class Host {
     config.vcpu_count = shell_->vcpu_count();
     config.memory_bytes = shell_->memory_bytes();
     config.generation_id = settings->generation_id;
-    config.new_generation = settings->new_generation;
+    config.new_generation = settings->new_generation != 0;
     if (settings->disk_bytes > 0)
       config.root_disk = make_remote_disk(std::move(*next++), settings->disk_bytes);
-    if (settings->has_tap) config.tap = std::move(*next++);
+    if (settings->has_tap != 0) config.tap = std::move(*next++);
     HostLink& link = running_->link;
-    if (settings->has_console)
+    if (settings->has_console != 0)
       config.on_console = [&link](std::string_view text) {
         for (; !text.empty(); text.remove_prefix(std::min(text.size(), most_event_bytes)))
           link.tell(Event::console, text.substr(0, most_event_bytes));

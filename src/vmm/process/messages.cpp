@@ -17,6 +17,12 @@ struct EncodedRun {
   std::uint64_t file;
 };
 
+struct EncodedPageRun {
+  std::uint64_t offset;
+  std::uint64_t bytes;
+  std::uint64_t written;  ///< or 0
+};
+
 Error malformed() {
   return make_error(ErrorCode::corrupt, "a message between daemon and machine is malformed");
 }
@@ -74,17 +80,21 @@ std::string encode_restore(const GuestSettings& settings, const MachineState& st
   std::vector<EncodedRun> runs;
   for (const MemoryImage::Run& run : image.runs)
     runs.push_back({run.memory_offset, run.bytes, run.file_offset, place_of(run.fd, files, first)});
+  std::vector<EncodedPageRun> working_set;
+  for (const PageRun& run : image.working_set) working_set.push_back({run.offset, run.bytes, run.written});
   StateWriter out;
-  out.put(settings).put(image.observed).put_bytes(state.bytes);
+  out.put(settings).put(static_cast<std::uint8_t>(image.observed)).put_bytes(state.bytes);
   put_list<EncodedRun>(out, runs);
-  put_list(out, image.working_set);
+  put_list<EncodedPageRun>(out, working_set);
   return out.take();
 }
 
 Result<RestoreRequest> decode_restore(std::string_view bytes, std::span<const Fd> files) {
   StateReader in(bytes.substr(std::min(bytes.size(), sizeof(GuestSettings))));
   RestoreRequest request;
-  CUBE_TRY(in.get(request.observed));
+  const auto observed = in.get<std::uint8_t>();
+  if (!observed) return observed.error();
+  request.observed = *observed != 0;
   const auto state = in.get_bytes();
   if (!state) return state.error();
   request.state.bytes = *state;
@@ -94,15 +104,16 @@ Result<RestoreRequest> decode_restore(std::string_view bytes, std::span<const Fd
     if (run.file >= files.size()) return malformed();
     request.runs.push_back({run.memory_offset, run.bytes, files[run.file].get(), run.file_offset});
   }
-  auto working_set = get_list<PageRun>(in);
-  if (!working_set) return std::move(working_set).error();
-  request.working_set = std::move(*working_set);
+  const auto working_set = get_list<EncodedPageRun>(in);
+  if (!working_set) return working_set.error();
+  for (const EncodedPageRun& run : *working_set)
+    request.working_set.push_back({run.offset, run.bytes, run.written != 0});
   return request;
 }
 
 std::string encode_answer(const Result<std::string>& answer) {
   StateWriter out;
-  out.put(answer.ok());
+  out.put(static_cast<std::uint8_t>(answer.ok()));
   if (answer) return out.put_bytes(*answer).take();
   const Error& error = answer.error();
   return out.put(error.code).put(error.os_errno).put_bytes(error.message).put_bytes(error.object).take();

@@ -25,9 +25,10 @@ struct ShellRequest {
 struct GuestSettings {
   std::array<std::uint8_t, 16> generation_id;
   std::uint64_t disk_bytes;  ///< 0: there is none
-  bool new_generation;
-  bool has_tap;
-  bool has_console;
+  // Bytes, not bool: of those a message may hold others than two.
+  std::uint8_t new_generation;
+  std::uint8_t has_tap;
+  std::uint8_t has_console;
 };
 
 struct RestoreRequest {
