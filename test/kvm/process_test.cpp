@@ -80,6 +80,10 @@ TEST_CASE("a machine's process has no privileges, few system calls, and no file 
     CHECK(status["Gid"].starts_with("65534\t65534\t65534\t65534"));
     CHECK(status["Groups"].empty());
   }
+  std::ifstream adjustment("/proc/" + std::to_string(process) + "/oom_score_adj");
+  int when_memory_ends = 0;
+  adjustment >> when_memory_ends;
+  CHECK(when_memory_ends == 500);  // before the daemon
   for (const auto& entry : std::filesystem::directory_iterator("/proc/" + std::to_string(process) + "/fd")) {
     if (std::stoi(entry.path().filename()) <= STDERR_FILENO) continue;
     const std::string target = std::filesystem::read_symlink(entry.path());
