@@ -5,8 +5,8 @@
 // MemoryImage that is mapped MAP_PRIVATE, so that restoring costs (almost) no copy and a page is the
 // machine's own only once it has written it.
 //
-// A machine lives in this process or, made by MachineProcesses, in a confined process of its own; whoever
-// uses it sees no difference.
+// A machine lives in this process or, with shells_in_processes, in a confined process of its own;
+// whoever uses it sees no difference.
 //
 // The library takes open descriptors; it opens no path but those of its own process in /proc, knows no
 // sandbox id, has no globals but its signal handlers. Whatever a guest does, or damage to its memory image,

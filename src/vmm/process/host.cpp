@@ -157,11 +157,11 @@ class Host {
   Result<std::string> boot_guest(Message& message) {
     auto config = prepare(message);
     if (!config) return std::move(config).error();
-    const auto request = decode_boot(message.bytes);
-    if (!request) return request.error();
+    const auto command_line = decode_boot(message.bytes);
+    if (!command_line) return command_line.error();
     if (message.descriptors.size() != 1) return malformed();
     return run(boot(std::move(shell_), executors(), std::move(*config),
-                    {message.descriptors.front().get(), request->command_line}));
+                    {message.descriptors.front().get(), *command_line}));
   }
 
   Result<std::string> restore_guest(Message& message) {

@@ -41,6 +41,11 @@ Result<std::vector<T>> get_list(StateReader& in) {
   return list;
 }
 
+/// What follows on them in a message that brings a guest.
+StateReader behind_settings(std::string_view bytes) {
+  return StateReader(bytes.substr(std::min(bytes.size(), sizeof(GuestSettings))));
+}
+
 std::uint64_t place_of(int file, std::vector<int>& files, std::size_t first) {
   const auto known = std::find(files.begin() + static_cast<std::ptrdiff_t>(first), files.end(), file);
   const auto place = static_cast<std::uint64_t>(known - files.begin()) - first;
@@ -64,13 +69,10 @@ std::string encode_boot(const GuestSettings& settings, std::string_view command_
   return StateWriter().put(settings).put_bytes(command_line).take();
 }
 
-Result<BootRequest> decode_boot(std::string_view bytes) {
-  StateReader in(bytes.substr(std::min(bytes.size(), sizeof(GuestSettings))));
-  BootRequest request;
-  const auto command_line = in.get_bytes();
+Result<std::string> decode_boot(std::string_view bytes) {
+  const auto command_line = behind_settings(bytes).get_bytes();
   if (!command_line) return command_line.error();
-  request.command_line = *command_line;
-  return request;
+  return std::string(*command_line);
 }
 
 std::string encode_restore(const GuestSettings& settings, const MachineState& state, const MemoryImage& image,
@@ -90,7 +92,7 @@ std::string encode_restore(const GuestSettings& settings, const MachineState& st
 }
 
 Result<RestoreRequest> decode_restore(std::string_view bytes, std::span<const Fd> files) {
-  StateReader in(bytes.substr(std::min(bytes.size(), sizeof(GuestSettings))));
+  StateReader in = behind_settings(bytes);
   RestoreRequest request;
   const auto observed = in.get<std::uint8_t>();
   if (!observed) return observed.error();

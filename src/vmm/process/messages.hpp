@@ -45,10 +45,8 @@ Result<ShellRequest> decode_shell_request(std::string_view bytes);
 Result<GuestSettings> decode_settings(std::string_view bytes);
 
 std::string encode_boot(const GuestSettings& settings, std::string_view command_line);
-struct BootRequest {
-  std::string command_line;
-};
-Result<BootRequest> decode_boot(std::string_view bytes);
+/// The command line.
+Result<std::string> decode_boot(std::string_view bytes);
 
 /// Appends the files, base first, to `files`; in the message they stand as indices.
 std::string encode_restore(const GuestSettings& settings, const MachineState& state, const MemoryImage& image,
