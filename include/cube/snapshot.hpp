@@ -44,10 +44,26 @@ struct Shape {
   std::uint64_t disk_bytes = 0;  ///< the capacity of /dev/vda
 };
 
+/// Asks a clone which pages it needed until now, so that the next ones have them before they start. Kept as
+/// long as the clone may still tell.
+class Witness {
+ public:
+  virtual ~Witness() = default;
+
+  /// The first clones to come up count; then the first to have been used, whose further pages the next ones
+  /// only have mapped, so that one that is never used costs no memory for it.
+  enum class Phase { came_up, used };
+
+  /// Whether the snapshot still needs to be told.
+  virtual bool wanted(Phase phase) const = 0;
+  virtual void learn(const vmm::Machine& machine, Phase phase) = 0;
+};
+
 /// A machine and the disk it writes to, which freezes with it.
 struct Clone {
   std::unique_ptr<vmm::Machine> machine;
   std::shared_ptr<disk::CowDisk> disk;
+  std::shared_ptr<Witness> witness;  ///< of the few clones that are watched
 };
 
 /// Its files stay readable while it lives, even when every directory they were in is gone.
@@ -71,16 +87,6 @@ class Snapshot {
 
   /// The disk alone, for a machine that is booted.
   virtual Result<std::shared_ptr<disk::CowDisk>> open_disk() const = 0;
-
-  /// Remembers which pages a clone needed until now, so that the next ones have them before they start. The
-  /// first clone to come up counts (the second, if this snapshot has its parent's working set to begin with);
-  /// then the first to have been used, whose further pages the next ones only have mapped, so that one that
-  /// is never used costs no memory for it.
-  enum class Phase { came_up, used };
-  virtual void learn_working_set(const vmm::Machine& machine, Phase phase) const = 0;
-
-  /// Whether it still needs to be told.
-  virtual bool learning(Phase phase) const = 0;
 
   /// Writes the snapshot to `directory`, which must not exist, and returns when it is durable. On an error
   /// (a full disk included) nothing is left behind.

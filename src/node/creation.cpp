@@ -176,11 +176,11 @@ awaitable<Result<Running>> SandboxesImpl::start(SandboxPtr sandbox, snapshot::Sn
   }
   log(LogLevel::debug, "node", "a machine came up",
       {{"sandbox", sandbox->info.id}, {"restore_ms", restored}, {"handshake_ms", ms_since(restored_at)}});
-  if (snapshot->has_memory() && snapshot->learning(snapshot::Snapshot::Phase::came_up)) {
+  using Phase = snapshot::Witness::Phase;
+  if (running->witness && running->witness->wanted(Phase::came_up)) {
     // Before anybody uses it: what that needs is another matter.
-    const auto machine = running->machine;
     co_await run_on(executors_.workers, [&] {
-      snapshot->learn_working_set(*machine, snapshot::Snapshot::Phase::came_up);
+      running->witness->learn(*running->machine, Phase::came_up);
       return true;
     });
   }
@@ -202,11 +202,13 @@ Result<Running> SandboxesImpl::start_machine(const SandboxPtr& sandbox, const sn
   };
   std::unique_ptr<vmm::Machine> made;
   std::shared_ptr<disk::CowDisk> disk;
+  std::shared_ptr<snapshot::Witness> witness;
   if (snapshot.has_memory()) {
     auto clone = snapshot.clone(shells_, executors_, std::move(config));
     if (!clone) return std::move(clone).error();
     made = std::move(clone->machine);
     disk = std::move(clone->disk);
+    witness = std::move(clone->witness);
   } else {
     auto opened = snapshot.open_disk();
     if (!opened) return std::move(opened).error();
@@ -224,7 +226,7 @@ Result<Running> SandboxesImpl::start_machine(const SandboxPtr& sandbox, const sn
         asio::post(reapers, [last, reservation] { delete last; });
       });
   CUBE_TRY(machine->resume());
-  return Running{std::move(machine), std::move(disk)};
+  return Running{std::move(machine), std::move(disk), std::move(witness)};
 }
 
 guest::InitRequest SandboxesImpl::init_request(const Sandbox& sandbox, Identity identity) const {

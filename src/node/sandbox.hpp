@@ -14,6 +14,7 @@ namespace cube::node {
 struct Running {
   std::shared_ptr<vmm::Machine> machine;
   std::shared_ptr<disk::CowDisk> disk;
+  std::shared_ptr<snapshot::Witness> witness;  ///< or none: nobody asks it what it needed
 };
 
 struct Sandbox {
@@ -34,8 +35,6 @@ struct Sandbox {
   };
   std::optional<Merged> merged;
   bool merging = false;
-
-  bool used = false;  ///< somebody has connected to it
 
   MetricHistory metrics;
   EventLog events;

@@ -246,8 +246,9 @@ awaitable<Result<std::unique_ptr<Stream>>> SandboxesImpl::open_port(std::string 
     const auto resumed = co_await make_running(sandbox, options);
     if (!resumed.ok()) co_return resumed.error();
   }
-  if (!std::exchange(sandbox->used, true) && sandbox->snapshot->learning(snapshot::Snapshot::Phase::used))
-    asio::co_spawn(executors_.loop, learn_use(sandbox->snapshot, sandbox->running.machine), asio::detached);
+  if (sandbox->running.witness)
+    asio::co_spawn(executors_.loop, learn_use(sandbox->running.machine, std::move(sandbox->running.witness)),
+                   asio::detached);
   GuestClient guest(sandbox->running.machine);
   auto stream = co_await guest.open_port(port, dial_timeout);
   // A sandbox that died meanwhile is not one whose port is closed.
@@ -256,14 +257,15 @@ awaitable<Result<std::unique_ptr<Stream>>> SandboxesImpl::open_port(std::string 
 }
 
 /// What a sandbox touches within a second of its first connection is what its use needs.
-awaitable<void> SandboxesImpl::learn_use(snapshot::SnapshotPtr snapshot,
-                                         std::shared_ptr<vmm::Machine> machine) {
+awaitable<void> SandboxesImpl::learn_use(std::shared_ptr<vmm::Machine> machine,
+                                         std::shared_ptr<snapshot::Witness> witness) {
+  if (!witness->wanted(snapshot::Witness::Phase::used)) co_return;
   asio::steady_timer pause(executors_.loop, first_use);
   asio::error_code ignored;
   co_await pause.async_wait(asio::redirect_error(asio::use_awaitable, ignored));
   // Its memory is there as long as the machine is held, even when the sandbox has gone.
   co_await run_on(executors_.workers, [&] {
-    snapshot->learn_working_set(*machine, snapshot::Snapshot::Phase::used);
+    witness->learn(*machine, snapshot::Witness::Phase::used);
     return true;
   });
 }

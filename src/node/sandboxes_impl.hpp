@@ -75,7 +75,8 @@ class SandboxesImpl final : public Sandboxes, public std::enable_shared_from_thi
   /// With the operation's turn, or for a sandbox that is gone: the next pause writes to the same place.
   awaitable<void> remove_paused_directory(std::string id);
   awaitable<void> keep_house();
-  awaitable<void> learn_use(snapshot::SnapshotPtr snapshot, std::shared_ptr<vmm::Machine> machine);
+  awaitable<void> learn_use(std::shared_ptr<vmm::Machine> machine,
+                            std::shared_ptr<snapshot::Witness> witness);
 
   // --- creation.cpp ---
   Result<CloneSource> source_of(std::string_view reference);

@@ -13,43 +13,18 @@
 #include "snapshot/metadata.hpp"
 #include "snapshot/publication.hpp"
 #include "snapshot/resident_pages.hpp"
+#include "snapshot/working_set.hpp"
 
 namespace cube::snapshot {
 namespace {
 
-/// A working set is a hint: one that is cut into too many runs costs more than it saves.
-constexpr std::size_t most_working_set_runs = 4096;
-
-using WorkingSet = std::shared_ptr<const std::vector<vmm::PageRun>>;
-
-/// `first`, and what is in `later` but not in it, as only read. Both ascending.
-std::vector<vmm::PageRun> add_as_read(const std::vector<vmm::PageRun>& first,
-                                      const std::vector<vmm::PageRun>& later) {
-  std::vector<vmm::PageRun> all;
-  auto known = first.begin();
-  for (const vmm::PageRun& run : later) {
-    std::uint64_t at = run.offset;
-    const std::uint64_t end = run.offset + run.bytes;
-    while (at < end) {
-      while (known != first.end() && known->offset + known->bytes <= at) ++known;
-      const std::uint64_t gap_end = known == first.end() ? end : std::clamp(known->offset, at, end);
-      if (gap_end > at) all.push_back({at, gap_end - at, false});
-      at = known == first.end() ? end : std::min(end, std::max(gap_end, known->offset + known->bytes));
-    }
-  }
-  all.insert(all.end(), first.begin(), first.end());
-  std::ranges::sort(all, {}, &vmm::PageRun::offset);
-  return all;
-}
-
 class LayeredSnapshot final : public Snapshot {
  public:
-  LayeredSnapshot(Files files, std::string scratch, bool verified, WorkingSet working_set = {})
-      : files_(std::move(files)),
-        scratch_(std::move(scratch)),
-        verified_(verified),
-        working_set_(std::move(working_set)) {
-    if (files_.memory) memory_.emplace(files_.memory, files_.memory_layers, files_.shape.memory_bytes);
+  LayeredSnapshot(Files files, std::string scratch, bool verified, WorkingSet::Pages inherited = {})
+      : files_(std::move(files)), scratch_(std::move(scratch)), verified_(verified) {
+    if (!files_.memory) return;
+    memory_.emplace(files_.memory, files_.memory_layers, files_.shape.memory_bytes);
+    working_set_ = std::make_shared<WorkingSet>(std::move(inherited), memory_->runs());
   }
 
   const Shape& shape() const override { return files_.shape; }
@@ -80,40 +55,18 @@ class LayeredSnapshot final : public Snapshot {
     vmm::MemoryImage image;
     image.base_fd = memory_->base_fd();
     image.runs = memory_->runs();
-    const auto [wanted, observed] = begin_clone();
-    if (wanted) image.working_set = *wanted;
-    image.observed = observed;
+    const auto [pages, witness] = working_set_->begin_clone();
+    if (pages) image.working_set = *pages;
+    image.observed = witness != nullptr;
     auto machine = (*shell)->restore(std::move(executors), std::move(config), files_.state, image);
     if (!machine) return std::move(machine).error();
-    return Clone{std::move(*machine), std::move(*disk)};
+    return Clone{std::move(*machine), std::move(*disk), witness};
   }
 
   Result<std::shared_ptr<disk::CowDisk>> open_disk() const override {
     auto disk = disk::CowDisk::open(files_.disk, files_.disk_layers, files_.shape.disk_bytes, scratch_);
     if (!disk) return std::move(disk).error();
     return std::shared_ptr<disk::CowDisk>(std::move(*disk));
-  }
-
-  bool learning(Phase phase) const override {
-    const std::scoped_lock lock(learning_);
-    return learns(phase);
-  }
-
-  void learn_working_set(const vmm::Machine& machine, Phase phase) const override {
-    if (!learning(phase)) return;
-    const auto memory = machine.memory();
-    if (!memory) return;
-    auto resident = resident_pages(**memory, false);
-    if (!resident) return;
-    std::vector<vmm::PageRun> now = std::move(*resident);
-    const std::scoped_lock lock(learning_);
-    if (!learns(phase)) return;
-    if (phase == Phase::used) now = add_as_read(*working_set_, now);
-    (phase == Phase::used ? used_ : came_up_) = true;
-    if (now.size() > most_working_set_runs)
-      std::erase_if(now, [](const vmm::PageRun& run) { return !run.written; });
-    if (now.size() > most_working_set_runs) now.clear();
-    working_set_ = std::make_shared<const std::vector<vmm::PageRun>>(std::move(now));
   }
 
   Result<void> publish(const std::string& directory) const override {
@@ -133,25 +86,14 @@ class LayeredSnapshot final : public Snapshot {
   const Files& files() const { return files_; }
   const std::string& scratch() const { return scratch_; }
   const MemoryView& memory() const { return *memory_; }
-  WorkingSet working_set() const {
-    const std::scoped_lock lock(learning_);
-    return working_set_;
-  }
-
   /// The same base images with other layers: as trusted as this one.
   SnapshotPtr with(Files files) const {
     const std::scoped_lock lock(verification_);
-    return std::make_shared<LayeredSnapshot>(std::move(files), scratch_, verified_, working_set());
+    return std::make_shared<LayeredSnapshot>(std::move(files), scratch_, verified_,
+                                             working_set_ ? working_set_->pages() : nullptr);
   }
 
  private:
-  /// What there is for one more clone, and whether it may be asked what it needed.
-  std::pair<WorkingSet, bool> begin_clone() const {
-    const std::scoped_lock lock(learning_);
-    ++clones_;
-    return {working_set_, learns(Phase::came_up) || learns(Phase::used)};
-  }
-
   Result<void> verify_base() const {
     const auto checksum = checksum_base_image(files_.memory->fd(), files_.shape.memory_bytes);
     if (!checksum) return checksum.error();
@@ -160,23 +102,12 @@ class LayeredSnapshot final : public Snapshot {
     return {};
   }
 
-  /// With the mutex held. What was inherited is good enough for a snapshot that is cloned only once, as most
-  /// that are paused.
-  bool learns(Phase phase) const {
-    if (phase == Phase::used) return came_up_ && !used_;
-    return !came_up_ && (!working_set_ || clones_ > 1);
-  }
-
   const Files files_;
   const std::string scratch_;
   std::optional<MemoryView> memory_;
   mutable std::mutex verification_;
   mutable bool verified_;
-  mutable std::mutex learning_;
-  mutable WorkingSet working_set_;  // inherited, until clones of this one have told
-  mutable std::size_t clones_ = 0;
-  mutable bool came_up_ = false;  // the working set holds what a clone needs to come up
-  mutable bool used_ = false;     // and what using it needs
+  std::shared_ptr<WorkingSet> working_set_;  ///< of a snapshot with memory
 };
 
 /// Every Snapshot is one of ours.
@@ -190,8 +121,7 @@ Result<void> make_read_only(int fd) {
 }
 
 /// Adds a base image of memory that was never mapped from one.
-Result<void> add_base_image(Files& files, const vmm::ProcessMemory& memory,
-                            const std::string& scratch) {
+Result<void> add_base_image(Files& files, const vmm::ProcessMemory& memory, const std::string& scratch) {
   auto base = disk::SharedFile::create(scratch);
   if (!base) return std::move(base).error();
   const auto checksum = write_base_image((*base)->fd(), memory);
@@ -203,8 +133,8 @@ Result<void> add_base_image(Files& files, const vmm::ProcessMemory& memory,
 }
 
 /// Adds what the machine has changed of its parent's memory.
-Result<void> add_changes(Files& files, const MemoryView& parent,
-                         const vmm::ProcessMemory& memory, const std::string& scratch) {
+Result<void> add_changes(Files& files, const MemoryView& parent, const vmm::ProcessMemory& memory,
+                         const std::string& scratch) {
   auto changes = collect_changes(parent, memory, scratch);
   if (!changes) return std::move(changes).error();
   if ((*changes)->held_clusters() > 0) files.memory_layers.push_back(std::move(*changes));

@@ -1,5 +1,6 @@
 // What clones teach their snapshot about the pages the next ones need.
 #include <cube/snapshot.hpp>
+#include <deque>
 
 #include "../unit/disk_files.hpp"
 #include "host.hpp"
@@ -10,7 +11,7 @@ using namespace cube::vmm::test;
 using cube::disk::test::unwrap;
 using cube::test::TemporaryDirectory;
 using snapshot::SnapshotPtr;
-using Phase = snapshot::Snapshot::Phase;
+using Phase = snapshot::Witness::Phase;
 
 namespace {
 
@@ -18,7 +19,8 @@ namespace {
 struct Counting {
   Host host;
   TemporaryDirectory directory;
-  Observer parent, observer;
+  Observer parent;
+  std::deque<Observer> observers;  // of each clone
   snapshot::ShellPool shells{host.shells, host.workers.get_executor(), 0};
   std::uint64_t counter = 0;
   SnapshotPtr first;
@@ -42,6 +44,7 @@ struct Counting {
   /// One that has counted some further.
   snapshot::Clone clone(const SnapshotPtr& snapshot) {
     MachineConfig config;
+    Observer& observer = observers.emplace_back();
     observer.attach(config);
     auto made = unwrap(snapshot->clone(shells, host.executors(), std::move(config)));
     const std::uint64_t before = word_at(*made.machine, counter);
@@ -54,32 +57,46 @@ struct Counting {
 
 }  // namespace
 
-TEST_CASE("the first clone of a template tells what it needed, and what was used after it came up") {
+TEST_CASE("the first clones of a template tell what they needed, and one what was used after it came up") {
   Counting guest;
   const SnapshotPtr& snapshot = guest.first;
+  for (int i = 0; i < 3; ++i) {
+    const auto clone = guest.clone(snapshot);  // from the second on with what is known, and goes on counting
+    REQUIRE(clone.witness);
+    REQUIRE(clone.witness->wanted(Phase::came_up));
+    CHECK(clone.witness->wanted(Phase::used) == (i > 0));
+    clone.witness->learn(*clone.machine, Phase::came_up);
+  }
   const auto clone = guest.clone(snapshot);
-  CHECK(snapshot->learning(Phase::came_up));
-  CHECK_FALSE(snapshot->learning(Phase::used));
-  snapshot->learn_working_set(*clone.machine, Phase::came_up);
-  CHECK_FALSE(snapshot->learning(Phase::came_up));
-  CHECK(snapshot->learning(Phase::used));
-  snapshot->learn_working_set(*clone.machine, Phase::used);
-  CHECK_FALSE(snapshot->learning(Phase::used));
-  guest.clone(snapshot);  // has it before it runs, and goes on counting
+  REQUIRE(clone.witness);
+  CHECK_FALSE(clone.witness->wanted(Phase::came_up));
+  CHECK(clone.witness->wanted(Phase::used));
+  clone.witness->learn(*clone.machine, Phase::used);
+  CHECK_FALSE(clone.witness->wanted(Phase::used));
+  CHECK_FALSE(guest.clone(snapshot).witness);
+}
+
+TEST_CASE("of many clones few are watched, and others when those have gone") {
+  Counting guest;
+  std::vector<snapshot::Clone> watched;
+  for (int i = 0; i < 4; ++i) {
+    watched.push_back(guest.clone(guest.first));
+    REQUIRE(watched.back().witness);
+  }
+  CHECK_FALSE(guest.clone(guest.first).witness);
+  watched.pop_back();
+  CHECK(guest.clone(guest.first).witness);
 }
 
 TEST_CASE("a later snapshot begins with its parent's working set, and learns if it is cloned again") {
   Counting guest;
   const auto clone = guest.clone(guest.first);
-  guest.first->learn_working_set(*clone.machine, Phase::came_up);
+  clone.witness->learn(*clone.machine, Phase::came_up);
   const SnapshotPtr later = unwrap(snapshot::capture(guest.first, *clone.machine, *clone.disk));
-  CHECK_FALSE(later->learning(Phase::came_up));
+  CHECK_FALSE(guest.clone(later).witness);  // one that is only resumed has nothing to learn for
   const auto second = guest.clone(later);
-  CHECK_FALSE(later->learning(Phase::came_up));  // one that is only resumed has nothing to learn for
-  const auto third = guest.clone(later);
-  REQUIRE(later->learning(Phase::came_up));
-  later->learn_working_set(*third.machine, Phase::came_up);
-  CHECK_FALSE(later->learning(Phase::came_up));
-  CHECK(later->learning(Phase::used));
+  REQUIRE(second.witness);
+  second.witness->learn(*second.machine, Phase::came_up);
+  CHECK(second.witness->wanted(Phase::used));
   guest.clone(later);
 }

@@ -21,8 +21,6 @@ class NoSnapshot final : public snapshot::Snapshot {
     return none();
   }
   Result<std::shared_ptr<disk::CowDisk>> open_disk() const override { return none(); }
-  void learn_working_set(const vmm::Machine&, Phase) const override {}
-  bool learning(Phase) const override { return false; }
   Result<void> publish(const std::string&) const override { return none(); }
   Result<void> publish_over(const std::string&) const override { return none(); }
 

@@ -1,0 +1,54 @@
+// Which pages the clones of a snapshot need, as the first ones tell.
+#pragma once
+
+#include <cstdint>
+#include <cube/snapshot.hpp>
+#include <cube/vmm.hpp>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <vector>
+
+namespace cube::snapshot {
+
+/// `known` and what was found resident besides. Written pages inside `copied` may be there only because a
+/// restore puts them there: they count as found no more than `known` says. What only use has written is as
+/// good as read: a clone that is never used should cost no memory for it. All ascending.
+std::vector<vmm::PageRun> add_resident(std::span<const vmm::PageRun> known,
+                                       std::span<const vmm::PageRun> resident,
+                                       std::span<const vmm::MemoryImage::Run> copied, Witness::Phase phase);
+
+/// What the next clone has made present before it runs. Few clones are watched at a time, because a watched
+/// one pays for every page. Safe from any thread.
+class WorkingSet : public std::enable_shared_from_this<WorkingSet> {
+ public:
+  using Pages = std::shared_ptr<const std::vector<vmm::PageRun>>;
+
+  /// `inherited` from the parent, or none; `layers` are what a restore may copy.
+  WorkingSet(Pages inherited, std::span<const vmm::MemoryImage::Run> layers);
+
+  Pages pages() const;
+
+  struct ForClone {
+    Pages pages;                       ///< or none
+    std::shared_ptr<Witness> witness;  ///< or none: this one is not watched
+  };
+  ForClone begin_clone();
+
+ private:
+  class Watched;
+  using Phase = Witness::Phase;
+
+  bool learns(Phase phase) const;
+  void learn(const vmm::Machine& machine, Phase phase);
+
+  const std::vector<vmm::MemoryImage::Run> layers_;
+  mutable std::mutex mutex_;
+  Pages pages_;
+  std::size_t clones_ = 0;
+  std::size_t came_up_ = 0;  ///< how many have told what they needed to come up
+  bool used_ = false;        ///< one has told what its use needs
+  std::vector<std::weak_ptr<Witness>> watched_;
+};
+
+}  // namespace cube::snapshot
