@@ -138,7 +138,6 @@ class ProcessMemory {
 
   std::uint64_t bytes() const;
   std::span<const Region> regions() const { return regions_; }
-  int memory_fd() const { return memory_.get(); }
   int pagemap_fd() const { return pagemap_.get(); }
 
   /// Whether the process is still there: of one that has ended, pages are not found.

@@ -33,7 +33,7 @@ class GuestMemory {
   static Result<GuestMemory> map_anonymous(std::uint64_t bytes);
 
   /// Replaces all of it with an image; KVM, which may have it as memory slots, follows through its MMU
-  /// notifier. The base is mapped MAP_PRIVATE, above it at most 16 runs of at least 64 KiB, the largest; the
+  /// notifier. The base is mapped MAP_PRIVATE, above it at most 512 runs of at least 16 KiB, the largest; the
   /// others are copied. `corrupt` if the runs do not fit the memory, overlap, or a file is shorter than what
   /// is wanted of it.
   Result<void> map_image(const MemoryImage& image);

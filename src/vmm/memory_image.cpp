@@ -13,8 +13,9 @@ namespace {
 
 using Run = MemoryImage::Run;
 
-constexpr std::size_t most_mapped_runs = 16;
-constexpr std::uint64_t least_mapped_bytes = 64u << 10;
+// What is mapped, clones share, and a page that is not touched costs nothing; what is copied saves a mapping.
+constexpr std::size_t most_mapped_runs = 512;
+constexpr std::uint64_t least_mapped_bytes = 16u << 10;
 
 Error corrupt(const char* why) { return make_error(ErrorCode::corrupt, why, "memory image"); }
 

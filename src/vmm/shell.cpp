@@ -69,8 +69,10 @@ void Shell::populate(const MemoryRegion& region, const PageRun& run) {
   const std::uint64_t end = std::min(run.offset + run.bytes, region.image_offset + region.host.size());
   if (begin >= end) return;
   const auto part = region.host.subspan(begin - region.image_offset, end - begin);
-  // Since Linux 5.14. Reading maps what the page cache holds, writing makes the copies.
-  ::madvise(part.data(), part.size(), run.written ? MADV_POPULATE_WRITE : MADV_POPULATE_READ);
+  // Since Linux 5.14. Reading maps what the page cache holds, writing makes the copies. KVM's own faults are
+  // for reading: they make do with the copies, and need nobody to map what is only read.
+  if (run.written || !host_->pre_faults)
+    ::madvise(part.data(), part.size(), run.written ? MADV_POPULATE_WRITE : MADV_POPULATE_READ);
   if (!host_->pre_faults) return;
   [[maybe_unused]] const auto a_hint =
       vcpus_.front().pre_fault(region.guest_address + begin - region.image_offset, part.size());

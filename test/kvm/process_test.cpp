@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <fstream>
 #include <map>
+#include <thread>
 
 #include "host.hpp"
 
@@ -122,6 +123,19 @@ TEST_CASE("a process ends with its shell or machine, before their destructors re
   const pid_t busy = process_of([&] { running.emplace(host); });
   running.reset();
   CHECK(::kill(busy, 0) != 0);
+}
+
+TEST_CASE("more machines can be wanted at once than there are spare processes", "[process]") {
+  Host host;
+  std::vector<std::unique_ptr<MachineShell>> shells(16);
+  {
+    std::vector<std::jthread> makers;
+    for (auto& place : shells)
+      makers.emplace_back([&] {
+        if (auto made = host.shells->make(1, guest_memory_bytes)) place = std::move(*made);
+      });
+  }
+  CHECK(std::ranges::none_of(shells, [](const auto& shell) { return shell == nullptr; }));
 }
 
 TEST_CASE("a process that stands still keeps nobody on the loop waiting", "[process]") {

@@ -104,17 +104,32 @@ awaitable<Result<void>> Session::run_login(Box box, std::string command) {
   co_return Result<void>{};
 }
 
-awaitable<Result<std::string>> Session::start(Box box, std::string message, bool to_end) {
-  const auto open = co_await connection();
-  if (!open.ok()) co_return open.error();
-  http::ClientConnection& link = **open;
+http::RequestHead Session::to_agent(const Box& box, std::string method, std::string target) {
   http::RequestHead head;
-  head.method = "POST";
-  head.target = "/process.Process/Start";
+  head.method = std::move(method);
+  head.target = std::move(target);
   head.headers.add("Host", "bench");
   head.headers.add("E2b-Sandbox-Id", box.id);
   head.headers.add("E2b-Sandbox-Port", "49983");
   head.headers.add("X-Access-Token", box.token);
+  return head;
+}
+
+awaitable<Result<void>> Session::health(Box box) {
+  const auto open = co_await connection();
+  if (!open.ok()) co_return open.error();
+  auto response =
+      co_await http::request(**open, to_agent(box, "GET", "/health"), std::string(), answer_limit);
+  if (!response) co_return std::move(response).error();
+  if (response->status != 204) co_return unexpected(response->status, response->body);
+  co_return Result<void>{};
+}
+
+awaitable<Result<std::string>> Session::start(Box box, std::string message, bool to_end) {
+  const auto open = co_await connection();
+  if (!open.ok()) co_return open.error();
+  http::ClientConnection& link = **open;
+  http::RequestHead head = to_agent(box, "POST", "/process.Process/Start");
   head.headers.add("Content-Type", "application/connect+json");
   head.headers.add("Connect-Protocol-Version", "1");
   head.headers.add("Content-Length", std::to_string(message.size()));

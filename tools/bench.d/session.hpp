@@ -31,6 +31,9 @@ class Session {
   /// Runs a command to its end as the SDKs do, by a login shell; it must succeed.
   asio::awaitable<Result<void>> run_login(Box box, std::string command);
 
+  /// The agent's answer without a command: what the way there and back costs.
+  asio::awaitable<Result<void>> health(Box box);
+
   asio::awaitable<Result<void>> kill(Box box);
 
   /// Any other call; the answer's body, an error for a status from 300 on.
@@ -39,6 +42,7 @@ class Session {
  private:
   asio::awaitable<Result<http::ClientConnection*>> connection();
   asio::awaitable<Result<std::string>> start(Box box, std::string message, bool to_end);
+  static http::RequestHead to_agent(const Box& box, std::string method, std::string target);
 
   Target target_;
   std::unique_ptr<http::ClientConnection> connection_;

@@ -1,4 +1,4 @@
-// What the process of a machine may do once it has everything it needs.
+// What the process of a machine may do.
 #pragma once
 
 #include <cube/core.hpp>

@@ -14,6 +14,7 @@
 #include <asio/io_context.hpp>
 #include <asio/posix/stream_descriptor.hpp>
 #include <asio/redirect_error.hpp>
+#include <asio/steady_timer.hpp>
 #include <asio/thread_pool.hpp>
 #include <asio/use_awaitable.hpp>
 #include <cerrno>
@@ -70,34 +71,48 @@ class HostLink {
   asio::posix::stream_descriptor socket_;
 };
 
-/// What only a shell with a guest needs: a waiting one has one thread.
-struct Running {
-  Running(Fd link_socket) : link(loop.get_executor(), std::move(link_socket)) {}
+/// What the daemon gets of the process: its memory's files, and a handle to end it.
+struct Self {
+  Fd memory, pagemap, handle;
 
-  asio::io_context loop{1};
-  asio::executor_work_guard<asio::io_context::executor_type> work{loop.get_executor()};
-  asio::thread_pool workers{1};
-  HostLink link;
-  std::unique_ptr<Machine> machine;
-  std::thread loop_thread;
+  /// With the privileges that opening them takes.
+  static Result<Self> open() {
+    auto memory = open_file("/proc/self/mem", O_RDONLY);
+    if (!memory) return std::move(memory).error();
+    auto pagemap = open_file("/proc/self/pagemap", O_RDONLY);
+    if (!pagemap) return std::move(pagemap).error();
+    Fd handle(static_cast<int>(::syscall(SYS_pidfd_open, ::getpid(), 0)));
+    if (!handle) return os_error(errno, "pidfd_open failed");
+    return Self{std::move(*memory), std::move(*pagemap), std::move(handle)};
+  }
 };
 
 class Host {
  public:
-  Host(Fd channel, Fd kvm, std::shared_ptr<const HostProfile> host)
-      : channel_(std::move(channel)), kvm_(std::move(kvm)), host_(std::move(host)) {}
+  Host(Fd kvm, std::shared_ptr<const HostProfile> host) : kvm_(std::move(kvm)), host_(std::move(host)) {}
+
+  /// Everything that does not depend on the machine. What fails is the answer to the first call.
+  void prepare_process() {
+    const asio::steady_timer makes_the_reactor(loop_);  // otherwise a guest would wait for it
+    ready_ = open_and_confine();
+    workers_.emplace(1);
+    loop_thread_ = std::thread([this] {
+      ::prctl(PR_SET_NAME, "loop");
+      loop_.run();
+    });
+  }
 
   /// Until the daemon closes the channel.
-  void serve() {
+  void serve(Channel channel) {
     for (;;) {
-      auto message = channel_.receive(Channel::Descriptors::taken, std::numeric_limits<std::uint32_t>::max());
+      auto message = channel.receive(Channel::Descriptors::taken, std::numeric_limits<std::uint32_t>::max());
       if (!message) return;
       std::vector<Fd> with_answer;
-      const auto answer = execute(*message, with_answer);
+      const auto answer = ready_ ? execute(*message, with_answer) : Result<std::string>(ready_.error());
       if (static_cast<Call>(message->type) == Call::resume) continue;
       std::vector<int> descriptors;
       for (const Fd& descriptor : with_answer) descriptors.push_back(descriptor.get());
-      if (!channel_.send(0, encode_answer(answer), descriptors).ok()) return;
+      if (!channel.send(0, encode_answer(answer), descriptors).ok()) return;
     }
   }
 
@@ -107,8 +122,8 @@ class Host {
     if (call == Call::make_shell) return make_shell(message, with_answer);
     if (call == Call::boot) return boot_guest(message);
     if (call == Call::restore) return restore_guest(message);
-    if (!running_) return make_error(ErrorCode::internal, "there is no guest in this process yet");
-    Machine& machine = *running_->machine;
+    if (!machine_) return make_error(ErrorCode::internal, "there is no guest in this process yet");
+    Machine& machine = *machine_;
     if (call == Call::resume) return resume(machine);
     if (call == Call::pause) return nothing(machine.pause());
     if (call == Call::save) {
@@ -128,8 +143,7 @@ class Host {
     auto resumed = machine.resume();
     // The daemon does not wait for an answer; of one that stopped it has heard.
     if (!resumed && !machine.stopped())
-      running_->link.tell(Event::stopped,
-                          encode_stop({StopReason::Kind::host_error, resumed.error().describe()}));
+      link_->tell(Event::stopped, encode_stop({StopReason::Kind::host_error, resumed.error().describe()}));
     return nothing(std::move(resumed));
   }
 
@@ -138,20 +152,14 @@ class Host {
     if (!request) return request.error();
     auto shell = Shell::make(kvm_.get(), request->vcpu_count, request->memory_bytes, host_);
     if (!shell) return std::move(shell).error();
-    const auto memory = ProcessMemory::open((*shell)->memory()->spans());
-    if (!memory) return memory.error();
-    Fd self(static_cast<int>(::syscall(SYS_pidfd_open, ::getpid(), 0)));
-    if (!self) return os_error(errno, "pidfd_open failed");
-    for (const int fd : {(*memory)->memory_fd(), (*memory)->pagemap_fd()}) {
-      auto copy = Fd(::fcntl(fd, F_DUPFD_CLOEXEC, 0));
-      if (!copy) return os_error(errno, "cannot duplicate a descriptor");
-      with_answer.push_back(std::move(copy));
-    }
-    with_answer.push_back(std::move(self));
+    for (Fd* descriptor : {&self_.memory, &self_.pagemap, &self_.handle})
+      with_answer.push_back(std::move(*descriptor));
     kvm_.reset();
-    CUBE_TRY(confine_process());
     shell_ = std::move(*shell);
-    return encode_regions((*memory)->regions());
+    std::vector<ProcessMemory::Region> regions;
+    for (const auto span : shell_->memory()->spans())
+      regions.push_back({reinterpret_cast<std::uintptr_t>(span.data()), span.size()});
+    return encode_regions(regions);
   }
 
   Result<std::string> boot_guest(Message& message) {
@@ -186,7 +194,7 @@ class Host {
     const std::size_t expected = std::size_t{1} + (settings->disk_bytes > 0) + (settings->has_tap != 0);
     if (message.descriptors.size() < expected) return malformed();
     auto next = message.descriptors.begin();
-    running_.emplace(std::move(*next++));
+    link_.emplace(loop_.get_executor(), std::move(*next++));
     MachineConfig config;
     config.vcpu_count = shell_->vcpu_count();
     config.memory_bytes = shell_->memory_bytes();
@@ -195,7 +203,7 @@ class Host {
     if (settings->disk_bytes > 0)
       config.root_disk = make_remote_disk(std::move(*next++), settings->disk_bytes);
     if (settings->has_tap != 0) config.tap = std::move(*next++);
-    HostLink& link = running_->link;
+    HostLink& link = *link_;
     if (settings->has_console != 0)
       config.on_console = [&link](std::string_view text) {
         for (; !text.empty(); text.remove_prefix(std::min(text.size(), most_event_bytes)))
@@ -209,23 +217,35 @@ class Host {
     return config;
   }
 
-  Executors executors() { return {running_->loop.get_executor(), running_->workers.get_executor()}; }
+  Executors executors() { return {loop_.get_executor(), workers_->get_executor()}; }
 
   Result<std::string> run(Result<std::unique_ptr<Machine>> made) {
     if (!made) return std::move(made).error();
-    running_->machine = std::move(*made);
-    asio::co_spawn(running_->loop, running_->link.listen(*running_->machine), asio::detached);
-    running_->loop_thread = std::thread([this] { running_->loop.run(); });
+    machine_ = std::move(*made);
+    asio::co_spawn(loop_, link_->listen(*machine_), asio::detached);
     return std::string();
   }
 
   static Error malformed() { return make_error(ErrorCode::internal, "a call without its descriptors"); }
 
-  Channel channel_;
+  Result<void> open_and_confine() {
+    auto self = Self::open();
+    if (!self) return std::move(self).error();
+    self_ = std::move(*self);
+    return confine_process();
+  }
+
   Fd kvm_;
   const std::shared_ptr<const HostProfile> host_;
+  Self self_;
+  Result<void> ready_;
+  asio::io_context loop_{1};
+  asio::executor_work_guard<asio::io_context::executor_type> work_{loop_.get_executor()};
+  std::optional<asio::thread_pool> workers_;
+  std::thread loop_thread_;
   std::unique_ptr<Shell> shell_;
-  std::optional<Running> running_;
+  std::optional<HostLink> link_;
+  std::unique_ptr<Machine> machine_;
 };
 
 /// A host that runs out of memory ends a machine before the daemon, and one with much before one with little.
@@ -238,12 +258,15 @@ void go_before_the_daemon() {
 
 }  // namespace
 
-void host_machine(Fd channel, Fd kvm, std::shared_ptr<const HostProfile> host) {
-  ::prctl(PR_SET_NAME, "cube-machine");
+void host_machine(const std::function<Fd()>& take_order, Fd kvm, std::shared_ptr<const HostProfile> host) {
+  ::prctl(PR_SET_NAME, "cube-spare");
   ::mallopt(M_ARENA_MAX, 1);  // few allocations, many processes
   go_before_the_daemon();
-  Host serving(std::move(channel), std::move(kvm), std::move(host));
-  serving.serve();
+  Host serving(std::move(kvm), std::move(host));
+  serving.prepare_process();
+  Channel channel(take_order());
+  ::prctl(PR_SET_NAME, "cube-machine");
+  serving.serve(std::move(channel));
   ::_exit(0);  // the kernel ends threads and machine, in whatever they are
 }
 

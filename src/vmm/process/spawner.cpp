@@ -1,11 +1,14 @@
 #include "vmm/process/spawner.hpp"
 
+#include <poll.h>
+#include <sys/eventfd.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <csignal>
 
@@ -32,17 +35,54 @@ void ignore_signals() {
   std::signal(SIGCHLD, SIG_IGN);  // nobody asks how they ended
 }
 
-[[noreturn]] void fork_on_demand(Fd socket, Fd kvm, const std::shared_ptr<const HostProfile>& host) {
+/// Processes made ahead, so that a machine waits neither for a fork nor for what a process does first. They
+/// are made up for when none is left, else once no machine has been wanted for a moment: a machine that is
+/// being made has the processors.
+constexpr std::uint64_t spares = 4;
+constexpr int a_moment_ms = 10;
+
+/// The channel of the next machine that is wanted.
+Fd receive_order(const Fd& orders) {
+  char order = 0;
+  iovec bytes = buffer_of(order);
+  std::vector<Fd> descriptors;
+  const ssize_t count = receive_message(orders.get(), std::span(&bytes, 1), &descriptors);
+  if (count <= 0 || descriptors.size() != 1) ::_exit(0);  // the daemon is gone
+  return std::move(descriptors.front());
+}
+
+[[noreturn]] void keep_spares(Fd orders, Fd kvm, const std::shared_ptr<const HostProfile>& host) {
+  Fd taken(::eventfd(0, EFD_CLOEXEC));
+  if (!taken) ::_exit(1);
+  std::uint64_t missing = spares;
+  bool make_up = true;
   for (;;) {
-    char order = 0;
-    iovec bytes = buffer_of(order);
-    std::vector<Fd> descriptors;
-    const ssize_t count = receive_message(socket.get(), std::span(&bytes, 1), &descriptors);
-    if (count <= 0 || descriptors.size() != 1) ::_exit(0);  // the daemon is gone
-    if (::fork() == 0) {
-      socket.reset();
-      host_machine(std::move(descriptors.front()), std::move(kvm), host);
-    }
+    pid_t child = 0;
+    while (make_up && missing > 0 && (child = ::fork()) > 0) --missing;
+    if (make_up && missing > 0 && child == 0)
+      host_machine(
+          [&] {
+            Fd channel = receive_order(orders);
+            const std::uint64_t one = 1;
+            if (::write(taken.get(), &one, sizeof one) != sizeof one) ::_exit(1);
+            orders.reset();
+            taken.reset();
+            return channel;
+          },
+          std::move(kvm), host);
+
+    // Where no process can be forked, orders are refused: the socket that comes with one is closed.
+    const bool nobody_takes_orders = missing == spares;
+    std::array<pollfd, 2> events{};
+    events[0] = {taken.get(), POLLIN, 0};
+    events[1] = {orders.get(), static_cast<short>(nobody_takes_orders ? POLLIN : 0), 0};
+    const int count = ::poll(events.data(), events.size(), missing > 0 ? a_moment_ms : -1);
+    if ((events[1].revents & POLLIN) != 0) receive_order(orders);
+    if ((events[1].revents & (POLLHUP | POLLERR)) != 0) ::_exit(0);  // the daemon is gone
+    std::uint64_t gone = 0;
+    if ((events[0].revents & POLLIN) != 0 && ::read(taken.get(), &gone, sizeof gone) == sizeof gone)
+      missing += gone;
+    make_up = count == 0 || missing == spares;
   }
 }
 
@@ -63,7 +103,7 @@ Result<Spawner> Spawner::start(int kvm_fd, const std::shared_ptr<const HostProfi
     ::setrlimit(RLIMIT_NPROC, &unlimited);
     // Before the guests' vCPUs, which may keep every processor busy. Needs CAP_SYS_NICE.
     ::setpriority(PRIO_PROCESS, 0, -5);
-    fork_on_demand(std::move((*ends)[1]), Fd(kvm_fd), host);
+    keep_spares(std::move((*ends)[1]), Fd(kvm_fd), host);
   }
   return Spawner(std::move((*ends)[0]));
 }
