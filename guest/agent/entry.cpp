@@ -5,11 +5,11 @@
 #include <cerrno>
 #include <climits>
 #include <cstdlib>
+#include <cube/core.hpp>
 #include <memory>
 #include <vector>
 
 #include "settings.hpp"
-#include "timestamp.hpp"
 
 namespace cube::agent {
 

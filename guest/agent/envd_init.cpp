@@ -1,9 +1,9 @@
 #include "envd_init.hpp"
 
+#include <cube/core.hpp>
 #include <utility>
 
 #include "envd.hpp"
-#include "timestamp.hpp"
 
 namespace cube::agent {
 namespace {

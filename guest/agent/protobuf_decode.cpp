@@ -1,5 +1,6 @@
 #include <simdjson.h>
 
+#include <cube/core.hpp>
 #include <map>
 #include <protozero/exception.hpp>
 #include <protozero/pbf_reader.hpp>
@@ -8,7 +9,6 @@
 
 #include "protobuf_transcoder.hpp"
 #include "rpc.hpp"
-#include "timestamp.hpp"
 
 namespace cube::agent::protobuf {
 namespace {

@@ -1,13 +1,13 @@
 #include <simdjson.h>
 
 #include <charconv>
+#include <cube/core.hpp>
 #include <limits>
 #include <optional>
 #include <protozero/pbf_writer.hpp>
 
 #include "protobuf_transcoder.hpp"
 #include "rpc.hpp"
-#include "timestamp.hpp"
 
 namespace cube::agent::protobuf {
 namespace {

@@ -15,4 +15,5 @@
 #include "core/secret.hpp"
 #include "core/sha256.hpp"
 #include "core/stream.hpp"
+#include "core/timestamp.hpp"
 #include "core/vectored_io.hpp"

@@ -1,11 +1,11 @@
 // Clients that speak protobuf, and that compress. Messages are written and read by the few lines here, from
 // the specification of the wire format, not by what the agent uses.
+#include <cube/core.hpp>
 #include <set>
 
 #include "agent_client.hpp"
 #include "gzip.hpp"
 #include "protobuf_transcoder.hpp"
-#include "timestamp.hpp"
 
 using namespace cube;
 using namespace cube::agent;

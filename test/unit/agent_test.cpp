@@ -3,6 +3,7 @@
 
 #include <catch2/catch.hpp>
 #include <ctime>
+#include <cube/core.hpp>
 
 #include "byte_range.hpp"
 #include "connect_stream.hpp"
@@ -10,7 +11,6 @@
 #include "gzip.hpp"
 #include "multipart.hpp"
 #include "services.hpp"
-#include "timestamp.hpp"
 
 using namespace cube;
 using namespace cube::agent;

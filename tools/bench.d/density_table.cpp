@@ -40,16 +40,21 @@ ProcessorTime processor_time() {
   return time;
 }
 
+/// Of the host's processors, for so long from now on.
+double busy_percent(std::chrono::seconds time) {
+  asio::io_context loop;
+  const ProcessorTime before = processor_time();
+  asio::steady_timer(loop, time).wait();
+  const ProcessorTime after = processor_time();
+  const auto all = static_cast<double>(after.all - before.all);
+  return 100 * (1 - static_cast<double>(after.idle - before.idle) / std::max(all, 1.0));
+}
+
 /// Guests go on working for some seconds after they were handed out. Waits until the host has been nine
 /// tenths idle for two seconds; at most a minute and a half.
 void wait_until_quiet() {
-  asio::io_context loop;
-  for (int i = 0; i < 45; ++i) {
-    const ProcessorTime before = processor_time();
-    asio::steady_timer(loop, std::chrono::seconds(2)).wait();
-    const ProcessorTime after = processor_time();
-    if (10 * (after.idle - before.idle) >= 9 * (after.all - before.all)) return;
-  }
+  for (int i = 0; i < 45; ++i)
+    if (busy_percent(std::chrono::seconds(2)) <= 10) return;
   std::fprintf(stderr, "    the host does not become idle; going on\n");
 }
 
@@ -101,6 +106,7 @@ void density_table(const Target& target, const DensityOptions& options) {
   const double seconds = milliseconds_since(start) / 1000;
   wait_until_quiet();
   const std::uint64_t after = available_kib();
+  const double busy = busy_percent(std::chrono::seconds(30));
   // What a create costs among many clones, apart from what clones that are still settling take from it.
   Crowd more;
   DensityOptions fifty = options;
@@ -114,6 +120,7 @@ void density_table(const Target& target, const DensityOptions& options) {
   print_row("create, the first " + std::to_string(count), samples_of(all.first(count)));
   print_row("create, the last " + std::to_string(count), samples_of(all.last(count)));
   print_row("create, " + std::to_string(edge) + " more when all are idle", samples_of(more.created_ms));
+  std::printf("idle, they keep the host's processors %.1f %% busy\n", busy);
   std::printf("%zu kept, %d failed, %.1f creates/s; marginal memory of each %.2f MiB\n", crowd.boxes.size(),
               crowd.failed + more.failed, static_cast<double>(crowd.boxes.size()) / seconds,
               static_cast<double>(before > after ? before - after : 0) / 1024 /

@@ -3,7 +3,7 @@
 #include <array>
 #include <chrono>
 #include <cstdio>
-#include <ctime>
+#include <cube/core.hpp>
 
 namespace cube::cubectl {
 namespace {
@@ -11,40 +11,6 @@ namespace {
 constexpr std::string_view ellipsis = "…";
 
 bool continues_character(char c) { return (static_cast<unsigned char>(c) & 0xc0) == 0x80; }
-
-/// `text` must be digits only.
-std::optional<int> number(std::string_view text) {
-  int value = 0;
-  if (text.empty()) return std::nullopt;
-  for (const char c : text) {
-    if (c < '0' || c > '9') return std::nullopt;
-    value = value * 10 + (c - '0');
-  }
-  return value;
-}
-
-/// The fraction of a second in milliseconds; moves behind it.
-std::optional<std::int64_t> take_fraction(std::string_view& rest) {
-  if (!rest.starts_with('.')) return 0;
-  rest.remove_prefix(1);
-  std::int64_t value = 0;
-  int digits = 0;
-  for (; !rest.empty() && rest.front() >= '0' && rest.front() <= '9'; rest.remove_prefix(1), ++digits)
-    if (digits < 3) value = value * 10 + (rest.front() - '0');
-  if (digits == 0) return std::nullopt;
-  for (; digits < 3; ++digits) value *= 10;
-  return value;
-}
-
-/// "Z" or "+02:00" in minutes.
-std::optional<int> zone_offset(std::string_view zone) {
-  if (zone == "Z" || zone == "z") return 0;
-  if (zone.size() != 6 || (zone[0] != '+' && zone[0] != '-') || zone[3] != ':') return std::nullopt;
-  const auto hours = number(zone.substr(1, 2)), minutes = number(zone.substr(4, 2));
-  if (!hours || !minutes) return std::nullopt;
-  const int offset = *hours * 60 + *minutes;
-  return zone[0] == '-' ? -offset : offset;
-}
 
 std::string amount_of_time(std::int64_t seconds) {
   if (seconds < 60) return std::to_string(seconds) + " s";
@@ -56,25 +22,9 @@ std::string amount_of_time(std::int64_t seconds) {
 }  // namespace
 
 std::optional<std::int64_t> parse_date(std::string_view text) {
-  if (text.size() < 20 || text[4] != '-' || text[7] != '-' || (text[10] != 'T' && text[10] != ' ') ||
-      text[13] != ':' || text[16] != ':')
-    return std::nullopt;
-  const auto year = number(text.substr(0, 4)), month = number(text.substr(5, 2)),
-             day = number(text.substr(8, 2)), hour = number(text.substr(11, 2)),
-             minute = number(text.substr(14, 2)), second = number(text.substr(17, 2));
-  if (!year || !month || !day || !hour || !minute || !second) return std::nullopt;
-  std::string_view rest = text.substr(19);
-  const auto fraction = take_fraction(rest);
-  const auto offset = zone_offset(rest);
-  if (!fraction || !offset) return std::nullopt;
-  std::tm parts{};
-  parts.tm_year = *year - 1900;
-  parts.tm_mon = *month - 1;
-  parts.tm_mday = *day;
-  parts.tm_hour = *hour;
-  parts.tm_min = *minute - *offset;
-  parts.tm_sec = *second;
-  return static_cast<std::int64_t>(::timegm(&parts)) * 1000 + *fraction;
+  const auto time = parse_rfc3339(text);
+  if (!time) return std::nullopt;
+  return std::int64_t{time->tv_sec} * 1000 + time->tv_nsec / 1'000'000;
 }
 
 std::int64_t now_milliseconds() {

@@ -1,4 +1,4 @@
-#include "timestamp.hpp"
+#include "core/timestamp.hpp"
 
 #include <algorithm>
 #include <array>
@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <cstdio>
 
-namespace cube::agent {
+namespace cube {
 namespace {
 
 constexpr std::int64_t first_second = -62135596800;  // 0001-01-01T00:00:00Z
@@ -94,4 +94,4 @@ std::optional<timespec> parse_rfc3339(std::string_view text) {
   return timespec{static_cast<time_t>(seconds), *fraction};
 }
 
-}  // namespace cube::agent
+}  // namespace cube
