@@ -37,6 +37,20 @@ std::map<std::string, std::string> status_of(pid_t process) {
   return fields;
 }
 
+/// The processes that wait for a machine, of this process' spawner.
+std::vector<pid_t> spare_processes() {
+  std::vector<pid_t> found;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc")) {
+    const std::string name = entry.path().filename();
+    if (name.find_first_not_of("0123456789") != std::string::npos) continue;
+    auto status = status_of(std::stoi(name));
+    if (status["Name"] != "cube-spare") continue;
+    auto parent = status_of(std::stoi(status["PPid"]));
+    if (parent["PPid"] == std::to_string(::getpid())) found.push_back(std::stoi(name));
+  }
+  return found;
+}
+
 struct Running {
   Observer observer;
   std::unique_ptr<Machine> machine;
@@ -136,6 +150,15 @@ TEST_CASE("more machines can be wanted at once than there are spare processes", 
       });
   }
   CHECK(std::ranges::none_of(shells, [](const auto& shell) { return shell == nullptr; }));
+}
+
+TEST_CASE("spare processes that were killed are made up for", "[process]") {
+  Host host;
+  make_shell(host);  // when there is one, there are others
+  std::vector<pid_t> killed;
+  while ((killed = spare_processes()).empty()) std::this_thread::yield();
+  for (const pid_t process : killed) REQUIRE(::kill(process, SIGKILL) == 0);
+  for (int i = 0; i < 8; ++i) CHECK(make_shell(host));
 }
 
 TEST_CASE("a process that stands still keeps nobody on the loop waiting", "[process]") {

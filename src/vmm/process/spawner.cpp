@@ -1,16 +1,18 @@
 #include "vmm/process/spawner.hpp"
 
+#include <fcntl.h>
 #include <poll.h>
-#include <sys/eventfd.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
 #include <csignal>
+#include <map>
 
 #include "vmm/process/host.hpp"
 #include "vmm/process/sockets.hpp"
@@ -38,7 +40,7 @@ void ignore_signals() {
 /// Processes made ahead, so that a machine waits neither for a fork nor for what a process does first. They
 /// are made up for when none is left, else once no machine has been wanted for a moment: a machine that is
 /// being made has the processors.
-constexpr std::uint64_t spares = 4;
+constexpr std::size_t spares = 4;
 constexpr int a_moment_ms = 10;
 
 /// The channel of the next machine that is wanted.
@@ -51,40 +53,74 @@ Fd receive_order(const Fd& orders) {
   return std::move(descriptors.front());
 }
 
-[[noreturn]] void keep_spares(Fd orders, Fd kvm, const std::shared_ptr<const HostProfile>& host) {
-  Fd taken(::eventfd(0, EFD_CLOEXEC));
-  if (!taken) ::_exit(1);
-  std::uint64_t missing = spares;
-  bool make_up = true;
-  for (;;) {
-    pid_t child = 0;
-    while (make_up && missing > 0 && (child = ::fork()) > 0) --missing;
-    if (make_up && missing > 0 && child == 0)
-      host_machine(
-          [&] {
-            Fd channel = receive_order(orders);
-            const std::uint64_t one = 1;
-            if (::write(taken.get(), &one, sizeof one) != sizeof one) ::_exit(1);
-            orders.reset();
-            taken.reset();
-            return channel;
-          },
-          std::move(kvm), host);
-
-    // Where no process can be forked, orders are refused: the socket that comes with one is closed.
-    const bool nobody_takes_orders = missing == spares;
-    std::array<pollfd, 2> events{};
-    events[0] = {taken.get(), POLLIN, 0};
-    events[1] = {orders.get(), static_cast<short>(nobody_takes_orders ? POLLIN : 0), 0};
-    const int count = ::poll(events.data(), events.size(), missing > 0 ? a_moment_ms : -1);
-    if ((events[1].revents & POLLIN) != 0) receive_order(orders);
-    if ((events[1].revents & (POLLHUP | POLLERR)) != 0) ::_exit(0);  // the daemon is gone
-    std::uint64_t gone = 0;
-    if ((events[0].revents & POLLIN) != 0 && ::read(taken.get(), &gone, sizeof gone) == sizeof gone)
-      missing += gone;
-    make_up = count == 0 || missing == spares;
+/// Forks processes and knows which of them still wait for a machine.
+class Nursery {
+ public:
+  Nursery(Fd orders, Fd kvm, std::shared_ptr<const HostProfile> host)
+      : orders_(std::move(orders)), kvm_(std::move(kvm)), host_(std::move(host)) {
+    std::array<int, 2> ends{};
+    if (::pipe2(ends.data(), O_CLOEXEC) != 0) ::_exit(1);
+    taken_ = Fd(ends[0]);
+    take_ = Fd(ends[1]);
   }
-}
+
+  [[noreturn]] void run() {
+    for (bool make_up = true;;) {
+      while (make_up && waiting_.size() < spares)
+        if (!fork_one()) break;
+      make_up = wait() || waiting_.empty();
+    }
+  }
+
+ private:
+  bool fork_one() {
+    const pid_t child = ::fork();
+    if (child == 0) become_spare();
+    if (child < 0) return false;
+    waiting_[child] = Fd(static_cast<int>(::syscall(SYS_pidfd_open, child, 0)));
+    return true;
+  }
+
+  [[noreturn]] void become_spare() {
+    waiting_.clear();
+    taken_.reset();
+    host_machine(
+        [this] {
+          Fd channel = receive_order(orders_);
+          const pid_t self = ::getpid();
+          if (::write(take_.get(), &self, sizeof self) != sizeof self) ::_exit(1);
+          orders_.reset();
+          take_.reset();
+          return channel;
+        },
+        std::move(kvm_), host_);
+  }
+
+  /// Whether nothing happened for a moment while spare processes are missing.
+  bool wait() {
+    std::vector<pollfd> events{{orders_.get(), 0, 0}, {taken_.get(), POLLIN, 0}};
+    // Where no process can be forked, orders are refused: the socket that comes with one is closed.
+    if (waiting_.empty()) events[0].events = POLLIN;
+    for (const auto& [process, handle] : waiting_) events.push_back({handle.get(), POLLIN, 0});
+    const int count = ::poll(events.data(), events.size(), waiting_.size() < spares ? a_moment_ms : -1);
+    if ((events[0].revents & POLLIN) != 0) receive_order(orders_);
+    if ((events[0].revents & (POLLHUP | POLLERR)) != 0) ::_exit(0);  // the daemon is gone
+    pid_t process = 0;
+    if ((events[1].revents & POLLIN) != 0 && ::read(taken_.get(), &process, sizeof process) == sizeof process)
+      waiting_.erase(process);
+    // One that has ended, for want of memory perhaps, waits no more.
+    std::erase_if(waiting_, [&](const auto& spare) {
+      return std::ranges::any_of(
+          events, [&](const pollfd& event) { return event.fd == spare.second.get() && event.revents != 0; });
+    });
+    return count == 0;
+  }
+
+  Fd orders_, kvm_;
+  const std::shared_ptr<const HostProfile> host_;
+  Fd taken_, take_;              ///< a pipe of the ids of processes that have got a machine
+  std::map<pid_t, Fd> waiting_;  ///< with a pidfd of each
+};
 
 }  // namespace
 
@@ -103,7 +139,7 @@ Result<Spawner> Spawner::start(int kvm_fd, const std::shared_ptr<const HostProfi
     ::setrlimit(RLIMIT_NPROC, &unlimited);
     // Before the guests' vCPUs, which may keep every processor busy. Needs CAP_SYS_NICE.
     ::setpriority(PRIO_PROCESS, 0, -5);
-    keep_spares(std::move((*ends)[1]), Fd(kvm_fd), host);
+    Nursery(std::move((*ends)[1]), Fd(kvm_fd), host).run();
   }
   return Spawner(std::move((*ends)[0]));
 }
