@@ -472,7 +472,7 @@ TEST_CASE("pages the guest reports free go back to the host, whole ones only") {
 TEST_CASE("reported pages of a mapped image are given back, whatever lies under them") {
   // A base of 'b', a run of 'm' that is large enough to be mapped, one of 'c' that is copied.
   constexpr std::uint64_t memory_bytes = 4 << 20, mapped_at = 2 << 20, mapped_bytes = 128 << 10,
-                          copied_at = mapped_at + mapped_bytes, copied_bytes = 4 * 4096;
+                          copied_at = mapped_at + mapped_bytes, copied_bytes = 3 * 4096;
   const auto file_of = [](char content, std::size_t bytes) {
     Fd file(::memfd_create("image", MFD_CLOEXEC));
     const std::string text(bytes, content);
