@@ -1,13 +1,13 @@
 // What a stranger can say with a request for /files: signatures, ranges, codings, dates, boundaries.
 #include <cstdint>
 #include <cstdlib>
+#include <cube/core.hpp>
 
 #include "byte_range.hpp"
 #include "conditions.hpp"
 #include "content_coding.hpp"
 #include "multipart.hpp"
 #include "services.hpp"
-#include "timestamp.hpp"
 
 using namespace cube;
 using namespace cube::agent;

@@ -3,7 +3,6 @@
 #include <cstdint>
 
 #include "protobuf_transcoder.hpp"
-#include "timestamp.hpp"
 
 using namespace cube::agent;
 

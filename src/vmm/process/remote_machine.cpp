@@ -253,16 +253,25 @@ class ProcessShells final : public ShellMaker {
   explicit ProcessShells(Spawner spawner) : spawner_(std::move(spawner)) {}
 
   Result<std::unique_ptr<MachineShell>> make(std::uint32_t vcpu_count, std::uint64_t memory_bytes) override {
-    auto socket = spawn();
-    if (!socket) return std::move(socket).error();
     const ShellRequest shape{vcpu_count, 0, memory_bytes};
-    auto process = Process::make(std::move(*socket), shape);
+    auto process = make_process(shape);
+    // One that ended while it waited, for want of memory perhaps, may have taken the order with it.
+    for (int i = 1; i < attempts && !process && process.error().code == ErrorCode::unavailable; ++i)
+      process = make_process(shape);
     if (!process) return std::move(process).error();
     return std::unique_ptr<MachineShell>(
         std::make_unique<RemoteShell>(std::move(*process), shape, disk_threads_));
   }
 
  private:
+  static constexpr int attempts = 3;
+
+  Result<std::unique_ptr<Process>> make_process(const ShellRequest& shape) {
+    auto socket = spawn();
+    if (!socket) return std::move(socket).error();
+    return Process::make(std::move(*socket), shape);
+  }
+
   Result<Fd> spawn() {
     const std::scoped_lock lock(mutex_);
     if (!disk_threads_)
