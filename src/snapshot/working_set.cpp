@@ -85,8 +85,7 @@ WorkingSet::ForClone WorkingSet::begin_clone() {
   ++clones_;
   ForClone clone{pages_, nullptr};
   // What was inherited is good enough for a snapshot that is cloned only once, as most that are paused.
-  if (!(learns(Phase::came_up) || learns(Phase::used)) || (pages_ && clones_ == 1 && came_up_ == 0))
-    return clone;
+  if (!(learns(Phase::came_up) || learns(Phase::used)) || (pages_ && clones_ == 1)) return clone;
   std::erase_if(watched_, [](const std::weak_ptr<Witness>& one) { return one.expired(); });
   if (watched_.size() >= most_watched) return clone;
   clone.witness = std::make_shared<Watched>(shared_from_this());

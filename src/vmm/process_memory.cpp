@@ -6,6 +6,8 @@
 #include <cerrno>
 #include <cube/vmm.hpp>
 
+#include "vmm/own_memory_files.hpp"
+
 namespace cube::vmm {
 namespace {
 
@@ -29,16 +31,23 @@ Result<void> read_all(int fd, std::uint64_t address, std::span<std::byte> into) 
 
 }  // namespace
 
-Result<std::shared_ptr<const ProcessMemory>> ProcessMemory::open(
-    std::span<const std::span<const std::byte>> regions) {
+Result<OwnMemoryFiles> OwnMemoryFiles::open() {
   auto memory = open_file("/proc/self/mem", O_RDONLY);
   if (!memory) return std::move(memory).error();
   auto pagemap = open_file("/proc/self/pagemap", O_RDONLY);
   if (!pagemap) return std::move(pagemap).error();
+  return OwnMemoryFiles{std::move(*memory), std::move(*pagemap)};
+}
+
+Result<std::shared_ptr<const ProcessMemory>> ProcessMemory::open(
+    std::span<const std::span<const std::byte>> regions) {
+  auto files = OwnMemoryFiles::open();
+  if (!files) return std::move(files).error();
   std::vector<Region> places;
   for (const auto region : regions)
     places.push_back({reinterpret_cast<std::uintptr_t>(region.data()), region.size()});
-  return std::make_shared<const ProcessMemory>(std::move(*memory), std::move(*pagemap), std::move(places));
+  return std::make_shared<const ProcessMemory>(std::move(files->memory), std::move(files->pagemap),
+                                               std::move(places));
 }
 
 std::uint64_t ProcessMemory::bytes() const {

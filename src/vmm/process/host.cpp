@@ -23,6 +23,7 @@
 #include <thread>
 
 #include "vmm/local_shell.hpp"
+#include "vmm/own_memory_files.hpp"
 #include "vmm/process/channel.hpp"
 #include "vmm/process/confinement.hpp"
 #include "vmm/process/disk_socket.hpp"
@@ -71,22 +72,6 @@ class HostLink {
   asio::posix::stream_descriptor socket_;
 };
 
-/// What the daemon gets of the process: its memory's files, and a handle to end it.
-struct Self {
-  Fd memory, pagemap, handle;
-
-  /// With the privileges that opening them takes.
-  static Result<Self> open() {
-    auto memory = open_file("/proc/self/mem", O_RDONLY);
-    if (!memory) return std::move(memory).error();
-    auto pagemap = open_file("/proc/self/pagemap", O_RDONLY);
-    if (!pagemap) return std::move(pagemap).error();
-    Fd handle(static_cast<int>(::syscall(SYS_pidfd_open, ::getpid(), 0)));
-    if (!handle) return os_error(errno, "pidfd_open failed");
-    return Self{std::move(*memory), std::move(*pagemap), std::move(handle)};
-  }
-};
-
 class Host {
  public:
   Host(Fd kvm, std::shared_ptr<const HostProfile> host) : kvm_(std::move(kvm)), host_(std::move(host)) {}
@@ -108,7 +93,7 @@ class Host {
       auto message = channel.receive(Channel::Descriptors::taken, std::numeric_limits<std::uint32_t>::max());
       if (!message) return;
       std::vector<Fd> with_answer;
-      const auto answer = ready_ ? execute(*message, with_answer) : Result<std::string>(ready_.error());
+      const auto answer = execute(*message, with_answer);
       if (static_cast<Call>(message->type) == Call::resume) continue;
       std::vector<int> descriptors;
       for (const Fd& descriptor : with_answer) descriptors.push_back(descriptor.get());
@@ -118,6 +103,7 @@ class Host {
 
  private:
   Result<std::string> execute(Message& message, std::vector<Fd>& with_answer) {
+    CUBE_TRY(ready_);
     const Call call = static_cast<Call>(message.type);
     if (call == Call::make_shell) return make_shell(message, with_answer);
     if (call == Call::boot) return boot_guest(message);
@@ -152,7 +138,7 @@ class Host {
     if (!request) return request.error();
     auto shell = Shell::make(kvm_.get(), request->vcpu_count, request->memory_bytes, host_);
     if (!shell) return std::move(shell).error();
-    for (Fd* descriptor : {&self_.memory, &self_.pagemap, &self_.handle})
+    for (Fd* descriptor : {&files_.memory, &files_.pagemap, &handle_})
       with_answer.push_back(std::move(*descriptor));
     kvm_.reset();
     shell_ = std::move(*shell);
@@ -228,16 +214,20 @@ class Host {
 
   static Error malformed() { return make_error(ErrorCode::internal, "a call without its descriptors"); }
 
+  /// Opening what the daemon gets takes privileges.
   Result<void> open_and_confine() {
-    auto self = Self::open();
-    if (!self) return std::move(self).error();
-    self_ = std::move(*self);
+    auto files = OwnMemoryFiles::open();
+    if (!files) return std::move(files).error();
+    files_ = std::move(*files);
+    handle_ = Fd(static_cast<int>(::syscall(SYS_pidfd_open, ::getpid(), 0)));
+    if (!handle_) return os_error(errno, "pidfd_open failed");
     return confine_process();
   }
 
   Fd kvm_;
   const std::shared_ptr<const HostProfile> host_;
-  Self self_;
+  OwnMemoryFiles files_;  ///< until the daemon gets them
+  Fd handle_;             ///< a pidfd; likewise
   Result<void> ready_;
   asio::io_context loop_{1};
   asio::executor_work_guard<asio::io_context::executor_type> work_{loop_.get_executor()};
