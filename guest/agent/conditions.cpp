@@ -27,7 +27,9 @@ std::optional<time_t> parse_http_date(std::string_view text) {
   struct tm parts {};
   const char* end = ::strptime(date.c_str(), "%a, %d %b %Y %H:%M:%S GMT", &parts);
   if (!end || *end != '\0' || date.size() != 29) return std::nullopt;
-  return ::timegm(&parts);
+  // strptime() forgives spaces, short years and whole names; a date is only what is written as one.
+  const time_t time = ::timegm(&parts);
+  return http_date(time) == date ? std::optional(time) : std::nullopt;
 }
 
 // In the order of section 13.2.2. There are no entity tags: "*" is the only one that matches.

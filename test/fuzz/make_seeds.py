@@ -76,6 +76,7 @@ def connect():
 
 def files_request():
     yield from (b"bytes=0-4", b"bytes=-5", b"bytes=5-", b"gzip;q=0.5, identity;q=0, *", b"Fri, 02 Jan 2026 03:04:05 GMT",
+                b"Fri, 02 Jan 2    03:04:05 GMT", b"Tue, 01 Jan 999 00:00:00 GMT",
                 b"2026-01-02T03:04:05.678+02:00", b'multipart/form-data; boundary="a b"',
                 b"path=/a&username=u&signature=v1_abc&signature_expiration=1767323045")
 
