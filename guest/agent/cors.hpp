@@ -27,6 +27,10 @@ class CorsExchange final : public http::Exchange {
   }
   asio::awaitable<Result<void>> write(asio::const_buffer piece) override { return inner_.write(piece); }
   asio::awaitable<Result<void>> finish(asio::const_buffer last) override { return inner_.finish(last); }
+  asio::awaitable<Result<std::uint64_t>> splice(std::shared_ptr<StreamSocket> from,
+                                                std::uint64_t most) override {
+    return inner_.splice(std::move(from), most);
+  }
   bool started() const override { return inner_.started(); }
   void on_client_gone(std::function<void()> callback) override { inner_.on_client_gone(std::move(callback)); }
   void abort() override { inner_.abort(); }

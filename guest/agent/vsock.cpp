@@ -33,7 +33,7 @@ struct VsockListener::Acceptor {
       asio::error_code error;
       Socket accepted = co_await self->socket.async_accept(asio::redirect_error(asio::use_awaitable, error));
       if (!error) {
-        self->on_connection(http::make_socket_stream(std::move(accepted)));
+        self->on_connection(make_socket_stream(std::move(accepted)));
         continue;
       }
       if (!self->socket.is_open()) co_return;

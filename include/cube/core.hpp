@@ -14,6 +14,7 @@
 #include "core/result.hpp"
 #include "core/secret.hpp"
 #include "core/sha256.hpp"
+#include "core/socket_stream.hpp"
 #include "core/stream.hpp"
 #include "core/timestamp.hpp"
 #include "core/vectored_io.hpp"

@@ -8,7 +8,6 @@
 
 #include <asio/any_io_executor.hpp>
 #include <asio/awaitable.hpp>
-#include <asio/generic/stream_protocol.hpp>
 #include <asio/ip/tcp.hpp>
 #include <chrono>
 #include <cstddef>
@@ -100,6 +99,11 @@ class Exchange {
   virtual asio::awaitable<Result<void>> write(asio::const_buffer piece) = 0;
   virtual asio::awaitable<Result<void>> finish(asio::const_buffer last = {}) = 0;
 
+  /// The same as `write` with up to `most` bytes that come from a socket, but the kernel moves them. How
+  /// many, which is less when they end; 0 where it cannot be done (TLS, HTTP/2, chunked).
+  virtual asio::awaitable<Result<std::uint64_t>> splice(std::shared_ptr<StreamSocket> from,
+                                                        std::uint64_t most) = 0;
+
   /// True once anything of the response was sent.
   virtual bool started() const = 0;
 
@@ -184,6 +188,9 @@ class ClientConnection {
   /// The same without waiting: also empty if nothing is here yet.
   Result<asio::const_buffer> piece_here();
   void give_back_piece();
+  /// Has the kernel move what follows to the exchange, if there is much of it and it can be done. Pieces may
+  /// follow all the same.
+  asio::awaitable<Result<void>> splice_body(Exchange& exchange);
   /// Nothing follows what was read.
   bool body_ended() const;
 
@@ -211,8 +218,7 @@ struct Response {
 asio::awaitable<Result<Response>> request(ClientConnection& connection, RequestHead head, std::string body,
                                           std::size_t response_limit);
 
-/// A connected socket as a Stream.
-std::unique_ptr<Stream> make_socket_stream(asio::generic::stream_protocol::socket socket);
+/// A connected socket as a Stream that does not delay small packets.
 std::unique_ptr<Stream> make_tcp_stream(asio::ip::tcp::socket socket);
 asio::awaitable<Result<std::unique_ptr<Stream>>> connect_tcp(std::string address, std::uint16_t port,
                                                              std::chrono::milliseconds timeout);

@@ -3,11 +3,15 @@
 
 #include <asio/awaitable.hpp>
 #include <asio/buffer.hpp>
+#include <asio/generic/stream_protocol.hpp>
 #include <cstddef>
+#include <memory>
 
 #include "core/result.hpp"
 
 namespace cube {
+
+using StreamSocket = asio::generic::stream_protocol::socket;
 
 /// Used from one event loop only. At most one read and one write may be outstanding.
 class Stream {
@@ -25,6 +29,10 @@ class Stream {
 
   /// Drops the connection; outstanding operations end with `cancelled`.
   virtual void close() = 0;
+
+  /// The socket these very bytes come from and go to, for who has the kernel move them; null if there is
+  /// none.
+  virtual std::shared_ptr<StreamSocket> socket() { return nullptr; }
 };
 
 }  // namespace cube

@@ -59,9 +59,13 @@ std::size_t BodyReader::take(std::string_view input) {
   if (state_ != State::data) return 0;
   if (kind_ == Framing::Kind::until_end) return input.size();
   const auto count = static_cast<std::size_t>(std::min<std::uint64_t>(input.size(), remaining_));
+  skip(count);
+  return count;
+}
+
+void BodyReader::skip(std::uint64_t count) {
   remaining_ -= count;
   if (remaining_ == 0) state_ = State::complete;
-  return count;
 }
 
 bool BodyReader::end_of_stream() {

@@ -32,6 +32,9 @@ class BodyReader {
   /// off first.
   std::size_t take(std::string_view input);
 
+  /// So much of what was announced has gone by another way.
+  void skip(std::uint64_t count);
+
   /// The peer's stream ended. True if the body may end there.
   bool end_of_stream();
 

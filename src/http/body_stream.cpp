@@ -5,6 +5,8 @@
 #include <charconv>
 #include <limits>
 
+#include "http/splice.hpp"
+
 namespace cube::http {
 namespace {
 
@@ -85,6 +87,33 @@ asio::awaitable<Result<asio::const_buffer>> BodyInput::next_piece() {
     if (!piece.ok() || piece->size() > 0 || complete()) co_return piece;
     co_await connection->wait_for_input();
   }
+}
+
+/// What was read ahead goes first; when nothing is, and nothing is being read, the rest is in the socket.
+asio::awaitable<Result<void>> BodyInput::splice_to(Exchange& exchange) {
+  const auto connection = connection_;
+  const auto socket = connection->socket();
+  if (!socket || announced() < least_spliced) co_return Result<void>{};
+  connection->leave_in_socket(true);
+  Result<void> sent;
+  give_back_piece();
+  while (sent.ok() && !complete() && (connection->reading() || !connection->input().empty())) {
+    const auto piece = co_await next_piece();
+    if (piece.ok())
+      sent = co_await exchange.write(*piece);
+    else
+      sent = piece.error();
+    give_back_piece();
+  }
+  if (sent.ok() && !complete()) {
+    const auto moved = co_await exchange.splice(socket, announced());
+    if (moved.ok())
+      reader_.skip(*moved);
+    else
+      sent = moved.error();
+  }
+  connection->leave_in_socket(false);
+  co_return sent;
 }
 
 asio::awaitable<Result<std::string>> BodyInput::read_whole(std::size_t limit) {
@@ -186,6 +215,19 @@ asio::awaitable<Result<void>> BodyOutput::finish(asio::const_buffer last) {
   }
   state_ = State::finished;
   return send_piece(last, true);
+}
+
+asio::awaitable<Result<std::uint64_t>> BodyOutput::splice(std::shared_ptr<StreamSocket> from,
+                                                          std::uint64_t most) {
+  const auto checked = check_open();
+  if (!checked.ok()) co_return checked.error();
+  if (framing_.kind != Framing::Kind::length || discard_) co_return std::uint64_t{0};
+  auto moved = co_await connection_->splice(std::move(from), std::min(most, framing_.length));
+  if (moved.ok())
+    static_cast<void>(count(*moved));  // no more than is still to be written
+  else
+    state_ = State::broken;
+  co_return moved;
 }
 
 asio::awaitable<Result<void>> BodyOutput::settled(Result<void> outcome) { co_return outcome; }

@@ -27,6 +27,7 @@ class BodyInput {
   asio::awaitable<Result<asio::const_buffer>> next_piece();
   Result<asio::const_buffer> piece_here();
   void give_back_piece() { connection_->consume(std::exchange(lent_, 0)); }
+  asio::awaitable<Result<void>> splice_to(Exchange& exchange);
 
   /// The rest of the body; `resource_exhausted` as soon as it is known to exceed `limit`.
   asio::awaitable<Result<std::string>> read_whole(std::size_t limit);
@@ -62,6 +63,7 @@ class BodyOutput {
                                       bool discard = false);
   asio::awaitable<Result<void>> write(asio::const_buffer piece);
   asio::awaitable<Result<void>> finish(asio::const_buffer last = {});
+  asio::awaitable<Result<std::uint64_t>> splice(std::shared_ptr<StreamSocket> from, std::uint64_t most);
 
   asio::awaitable<Result<void>> send_whole(std::string head, std::string body);
 

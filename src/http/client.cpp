@@ -61,6 +61,7 @@ struct ClientConnection::Impl {
   static asio::awaitable<Result<std::size_t>> read_body(Self self, asio::mutable_buffer buffer);
   static asio::awaitable<Result<std::string>> read_whole_body(Self self, std::size_t limit);
   static asio::awaitable<Result<asio::const_buffer>> next_piece(Self self);
+  static asio::awaitable<Result<void>> splice_body(Self self, Exchange& exchange);
 
   /// Checks a request's head and makes the connection ready to send it.
   Result<Framing> prepare(RequestHead& head, asio::any_io_executor executor);
@@ -209,6 +210,11 @@ asio::awaitable<Result<asio::const_buffer>> ClientConnection::Impl::next_piece(S
   co_return co_await self->wire->input.next_piece();
 }
 
+asio::awaitable<Result<void>> ClientConnection::Impl::splice_body(Self self, Exchange& exchange) {
+  if (!self->wire || self->response_due) co_return no_request();
+  co_return co_await self->wire->input.splice_to(exchange);
+}
+
 ClientConnection::ClientConnection(std::unique_ptr<Stream> stream, Limits limits)
     : impl_(std::make_shared<Impl>(std::move(stream), limits)) {}
 
@@ -254,6 +260,10 @@ Result<asio::const_buffer> ClientConnection::piece_here() {
 
 void ClientConnection::give_back_piece() {
   if (impl_->wire) impl_->wire->input.give_back_piece();
+}
+
+asio::awaitable<Result<void>> ClientConnection::splice_body(Exchange& exchange) {
+  return Impl::splice_body(impl_, exchange);
 }
 
 bool ClientConnection::body_ended() const {

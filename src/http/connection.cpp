@@ -5,6 +5,8 @@
 #include <asio/post.hpp>
 #include <cstring>
 
+#include "http/splice.hpp"
+
 namespace cube::http {
 namespace {
 
@@ -53,7 +55,7 @@ Connection::Connection(asio::any_io_executor executor, std::unique_ptr<Stream> s
       input_(input_capacity),
       input_changed_(executor_),
       alarm_(executor_),
-      space_(executor_),
+      may_read_(executor_),
       write_idle_(executor_) {}
 
 Connection::~Connection() { close(); }
@@ -62,11 +64,13 @@ void Connection::start() { asio::co_spawn(executor_, read_all(shared_from_this()
 
 asio::awaitable<void> Connection::read_all(std::shared_ptr<Connection> self) {
   while (!self->closed_) {
-    if (self->input_.full()) {
-      co_await self->space_.wait();
+    if (self->input_.full() || self->left_in_socket_) {
+      co_await self->may_read_.wait();
       continue;
     }
+    self->reading_ = true;
     const auto count = co_await self->stream_->read_some(self->input_.writable());
+    self->reading_ = false;
     if (!count.ok() || *count == 0) break;
     self->input_.commit(*count);
     // Whoever waits for these bytes has its turn before the next read: mostly it takes them all, and the next
@@ -80,7 +84,12 @@ void Connection::consume(std::size_t count) {
   if (count == 0) return;
   const bool was_full = input_.full();
   input_.consume(count);
-  if (was_full) space_.notify();
+  if (was_full) may_read_.notify();
+}
+
+void Connection::leave_in_socket(bool leave) {
+  left_in_socket_ = leave;
+  if (!leave) may_read_.notify();
 }
 
 asio::awaitable<void> Connection::wait_for_input(SteadyTime deadline) {
@@ -116,14 +125,37 @@ Error Connection::end_error() const {
 asio::awaitable<Result<void>> Connection::send(asio::const_buffer bytes) {
   const auto self = shared_from_this();
   while (writing_) co_await write_idle_.wait();
-  if (closed_) co_return end_error();
-  if (write_failed_) co_return make_error(ErrorCode::unavailable, "the peer closed the connection", remote_);
-  writing_ = true;
+  auto begun = begin_writing();
+  if (!begun.ok()) co_return begun;
   auto sent = co_await stream_->write(bytes);
-  writing_ = false;
-  if (!sent.ok()) write_failed_ = true;  // a part may have gone out: nothing sensible can follow
-  write_idle_.notify();
+  end_writing(sent.ok());
   co_return sent;
+}
+
+asio::awaitable<Result<std::uint64_t>> Connection::splice(std::shared_ptr<StreamSocket> from,
+                                                          std::uint64_t most) {
+  const auto self = shared_from_this();
+  const auto to = socket();
+  if (!to) co_return std::uint64_t{0};
+  while (writing_) co_await write_idle_.wait();
+  const auto begun = begin_writing();
+  if (!begun.ok()) co_return begun.error();
+  auto moved = co_await http::splice(std::move(from), to, most);
+  end_writing(moved.ok());
+  co_return moved;
+}
+
+Result<void> Connection::begin_writing() {
+  if (closed_) return end_error();
+  if (write_failed_) return make_error(ErrorCode::unavailable, "the peer closed the connection", remote_);
+  writing_ = true;
+  return {};
+}
+
+void Connection::end_writing(bool sent) {
+  writing_ = false;
+  if (!sent) write_failed_ = true;  // a part may have gone out: nothing sensible can follow
+  write_idle_.notify();
 }
 
 void Connection::shutdown_write() {
@@ -133,7 +165,7 @@ void Connection::shutdown_write() {
 void Connection::close() {
   if (std::exchange(closed_, true)) return;
   stream_->close();
-  space_.notify();
+  may_read_.notify();
   write_idle_.notify();
   end_input();
   if (auto callback = std::exchange(closed_callback_, nullptr)) callback();

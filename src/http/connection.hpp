@@ -41,6 +41,16 @@ class Connection : public std::enable_shared_from_this<Connection> {
   /// Whole pieces, one after another, whoever calls.
   asio::awaitable<Result<void>> send(asio::const_buffer bytes);
 
+  /// Sends up to `most` bytes that come from a socket; how many, see splice.hpp. 0 if this is no socket.
+  asio::awaitable<Result<std::uint64_t>> splice(std::shared_ptr<StreamSocket> from, std::uint64_t most);
+
+  /// Where the input comes from as it is, or null.
+  std::shared_ptr<StreamSocket> socket() const { return stream_->socket(); }
+
+  /// Leaves what follows the input in the socket, but for what is being read already; or reads on.
+  void leave_in_socket(bool leave);
+  bool reading() const { return reading_; }
+
   void shutdown_write();
 
   /// Drops the connection. Waiting operations end with `cancelled`.
@@ -60,6 +70,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   static asio::awaitable<void> read_all(std::shared_ptr<Connection> self);
   void end_input();
   void set_alarm(SteadyTime deadline);
+  Result<void> begin_writing();
+  void end_writing(bool sent);
 
   asio::any_io_executor executor_;
   std::unique_ptr<Stream> stream_;
@@ -69,8 +81,10 @@ class Connection : public std::enable_shared_from_this<Connection> {
   asio::steady_timer alarm_;  ///< for who waits for input with a deadline
   SteadyTime alarm_at_ = SteadyTime::max();
   SteadyTime deadline_ = SteadyTime::max();  ///< of the last who did; mostly later than the alarm
-  Event space_;
+  Event may_read_;
   Event write_idle_;
+  bool reading_ = false;
+  bool left_in_socket_ = false;
   bool writing_ = false;
   bool write_failed_ = false;
   bool ended_ = false;

@@ -178,6 +178,11 @@ asio::awaitable<Result<void>> Http2Exchange::write(asio::const_buffer piece) {
   co_return co_await send(piece, false);
 }
 
+// What is in frames cannot be moved as it comes.
+asio::awaitable<Result<std::uint64_t>> Http2Exchange::splice(std::shared_ptr<StreamSocket>, std::uint64_t) {
+  co_return std::uint64_t{0};
+}
+
 asio::awaitable<Result<void>> Http2Exchange::finish(asio::const_buffer last) {
   if (state_ == State::finished && last.size() == 0) co_return Result<void>{};
   auto checked = check_open();

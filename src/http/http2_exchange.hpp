@@ -26,6 +26,8 @@ class Http2Exchange final : public ServedExchange {
   asio::awaitable<Result<void>> begin(ResponseHead head, asio::const_buffer first) override;
   asio::awaitable<Result<void>> write(asio::const_buffer piece) override;
   asio::awaitable<Result<void>> finish(asio::const_buffer last) override;
+  asio::awaitable<Result<std::uint64_t>> splice(std::shared_ptr<StreamSocket> from,
+                                                std::uint64_t most) override;
 
   bool started() const override { return state_ != State::unopened; }
   void on_client_gone(std::function<void()> callback) override;

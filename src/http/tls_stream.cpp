@@ -224,6 +224,10 @@ class TlsStream final : public Stream {
     if (!state_->decided()) state_->opening->decide(Protocol::failed);
   }
 
+  std::shared_ptr<StreamSocket> socket() override {
+    return state_->decided() && !state_->engine ? state_->raw->socket() : nullptr;
+  }
+
  private:
   Shared state_;
 };

@@ -88,6 +88,7 @@ asio::awaitable<bool> carry_response(http::Exchange& exchange, std::shared_ptr<T
   auto piece = transfer->guest->piece_here();
   if (!piece.ok()) co_return false;
   auto sent = co_await exchange.begin(std::move(head), *piece);
+  if (sent.ok() && !transfer->guest->body_ended()) sent = co_await transfer->guest->splice_body(exchange);
   while (sent.ok() && !transfer->guest->body_ended()) {
     piece = co_await transfer->guest->next_piece();
     if (!piece.ok()) co_return false;

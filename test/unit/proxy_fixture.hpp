@@ -150,6 +150,26 @@ struct RawGuest {
   int connections = 0;
 };
 
+/// A connection that counts what is written to it.
+class CountedStream final : public Stream {
+ public:
+  CountedStream(std::unique_ptr<Stream> stream, int& writes) : stream_(std::move(stream)), writes_(writes) {}
+  asio::awaitable<Result<std::size_t>> read_some(asio::mutable_buffer buffer) override {
+    return stream_->read_some(buffer);
+  }
+  asio::awaitable<Result<void>> write(asio::const_buffer buffer) override {
+    ++writes_;
+    return stream_->write(buffer);
+  }
+  void shutdown_write() override { stream_->shutdown_write(); }
+  void close() override { stream_->close(); }
+  std::shared_ptr<StreamSocket> socket() override { return stream_->socket(); }
+
+ private:
+  std::unique_ptr<Stream> stream_;
+  int& writes_;
+};
+
 inline asio::awaitable<void> answer_rest(http::Exchange& exchange) {
   const auto sent = co_await exchange.respond(reply(200), "rest " + exchange.request().target);
   static_cast<void>(sent);
@@ -175,6 +195,16 @@ struct Fixture {
       received = co_await client.read_to_end();
     });
     return received;
+  }
+
+  /// The connection counts what the proxy writes to it.
+  asio::awaitable<RawClient> counted_client(int& writes) {
+    asio::ip::tcp::acceptor acceptor(loop, {asio::ip::make_address("127.0.0.1"), 0});
+    RawClient client = co_await RawClient::connect(acceptor.local_endpoint().port());
+    auto socket = co_await acceptor.async_accept(asio::use_awaitable);
+    server.serve(std::make_unique<CountedStream>(http::make_tcp_stream(std::move(socket)), writes),
+                 "counted");
+    co_return client;
   }
 
   asio::io_context loop;

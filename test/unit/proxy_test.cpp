@@ -9,25 +9,6 @@ using namespace cube::test;
 
 namespace {
 
-/// A connection that counts what is written to it.
-class CountedStream final : public Stream {
- public:
-  CountedStream(std::unique_ptr<Stream> stream, int& writes) : stream_(std::move(stream)), writes_(writes) {}
-  asio::awaitable<Result<std::size_t>> read_some(asio::mutable_buffer buffer) override {
-    return stream_->read_some(buffer);
-  }
-  asio::awaitable<Result<void>> write(asio::const_buffer buffer) override {
-    ++writes_;
-    return stream_->write(buffer);
-  }
-  void shutdown_write() override { stream_->shutdown_write(); }
-  void close() override { stream_->close(); }
-
- private:
-  std::unique_ptr<Stream> stream_;
-  int& writes_;
-};
-
 proxy::Destination destination_of(std::string target, http::Headers headers) {
   return proxy::find_destination({"GET", std::move(target), std::move(headers)});
 }
@@ -234,11 +215,7 @@ TEST_CASE("a small answer that is here as a whole is one write, headers and all"
                          "HTTP/1.1 200 OK\r\nContent-Length: 20000\r\n\r\n" + std::string(20'000, 'x')};
   int writes = 0;
   run(fixture.loop, [&]() -> asio::awaitable<void> {
-    asio::ip::tcp::acceptor acceptor(fixture.loop, {asio::ip::make_address("127.0.0.1"), 0});
-    RawClient client = co_await RawClient::connect(acceptor.local_endpoint().port());
-    auto socket = co_await acceptor.async_accept(asio::use_awaitable);
-    fixture.server.serve(std::make_unique<CountedStream>(http::make_tcp_stream(std::move(socket)), writes),
-                         "counted");
+    RawClient client = co_await fixture.counted_client(writes);
 
     co_await client.send(request("/", garbage, "\r\n"));
     const std::string small = co_await client.read_until("whole");

@@ -3,6 +3,7 @@
 #include <CLI/CLI.hpp>
 #include <asio/io_context.hpp>
 #include <asio/signal_set.hpp>
+#include <csignal>
 #include <cstdio>
 #include <cube/proxy.hpp>
 
@@ -19,6 +20,7 @@ int main(int argc, char** argv) {
   app.add_option("--sandbox", id, "the sandbox's id")->capture_default_str();
   CLI11_PARSE(app, argc, argv);
 
+  std::signal(SIGPIPE, SIG_IGN);
   asio::io_context loop(1);
   test::MemorySandboxes sandboxes;
   sandboxes.infos.push_back(test::MemorySandboxes::make(id));
