@@ -3,7 +3,9 @@
 // The order of calls is worth milliseconds. Since Linux 6.18 (commit 7d9a0273c459) registering an in-kernel
 // device starts an SRCU grace period that a later memory slot change waits for: 7.5 ms measured with the
 // naive order, 0.3 ms with this one. So a virtual machine is always made in this order:
-//   1. create_vm   2. memory slots   3. split irqchip (registers nothing on a bus)   4. vCPUs
+//   1. create_vm   2. split irqchip (registers nothing on a bus)   3. a vCPU   4. memory slots   5. more
+//   vCPUs
+// so that what does not depend on its shape can be made ahead.
 // There is no in-kernel PIC, I/O APIC or PIT and no ioeventfd, so closing takes 0.2 ms instead of 15-25 ms.
 #pragma once
 

@@ -38,7 +38,9 @@ class LocalShells final : public ShellMaker {
   Result<std::unique_ptr<MachineShell>> make(std::uint32_t vcpu_count, std::uint64_t memory_bytes) override {
     auto host = examined();
     if (!host) return std::move(host).error();
-    auto shell = Shell::make(kvm_fd_, vcpu_count, memory_bytes, std::move(*host));
+    auto core = ShellCore::make(kvm_fd_, **host);
+    if (!core) return std::move(core).error();
+    auto shell = Shell::make(std::move(*core), vcpu_count, memory_bytes, std::move(*host));
     if (!shell) return std::move(shell).error();
     return std::unique_ptr<MachineShell>(std::make_unique<LocalShell>(std::move(*shell)));
   }

@@ -13,7 +13,8 @@ namespace {
 
 using Run = MemoryImage::Run;
 
-// What is mapped, clones share, and a page that is not touched costs nothing; what is copied saves a mapping.
+// What is mapped, clones share, and a page that is not touched costs nothing; what is copied saves a mapping,
+// which costs as much as two pages: with runs of one page mapped, too, a fork took a sixth longer.
 constexpr std::size_t most_mapped_runs = 512;
 constexpr std::uint64_t least_mapped_bytes = 16u << 10;
 

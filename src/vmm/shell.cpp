@@ -41,19 +41,32 @@ Result<std::shared_ptr<const HostProfile>> examine_host(int kvm_fd) {
   return std::shared_ptr<const HostProfile>(std::move(host));
 }
 
-/// The order of calls is explained in kvm.hpp.
+/// The order of calls, here and in assemble, is explained in kvm.hpp.
+Result<ShellCore> ShellCore::make(int kvm_fd, const HostProfile& host) {
+  auto vm = create_vm(kvm_fd);
+  if (!vm) return std::move(vm).error();
+  CUBE_TRY(vm->set_identity_map_address(x86_64::identity_map_address));
+  CUBE_TRY(vm->set_tss_address(x86_64::tss_address));
+  CUBE_TRY(vm->enable_split_irqchip(x86_64::ioapic_pins));
+  auto first = vm->create_vcpu(0, host.vcpu_run_bytes);
+  if (!first) return std::move(first).error();
+  ShellCore core{std::move(*vm), {}};
+  core.vcpus.push_back(std::move(*first));
+  return core;
+}
+
 Result<void> Shell::assemble(std::uint32_t vcpu_count) {
   std::uint32_t slot = 0;
   for (const MemoryRegion& region : memory_->regions())
-    CUBE_TRY(vm_.set_memory_slot(slot++, region.guest_address, region.host));
-  CUBE_TRY(vm_.set_identity_map_address(x86_64::identity_map_address));
-  CUBE_TRY(vm_.set_tss_address(x86_64::tss_address));
-  CUBE_TRY(vm_.enable_split_irqchip(x86_64::ioapic_pins));
+    CUBE_TRY(vm().set_memory_slot(slot++, region.guest_address, region.host));
+  auto& vcpus = core_.vcpus;
   for (std::uint32_t i = 0; i < vcpu_count; ++i) {
-    auto vcpu = vm_.create_vcpu(i, host_->vcpu_run_bytes);
-    if (!vcpu) return std::move(vcpu).error();
-    CUBE_TRY(x86_64::set_cpuid(*vcpu, x86_64::cpuid_for(host_->cpuid, i, vcpu_count)));
-    vcpus_.push_back(std::move(*vcpu));
+    if (i == vcpus.size()) {
+      auto next = vm().create_vcpu(i, host_->vcpu_run_bytes);
+      if (!next) return std::move(next).error();
+      vcpus.push_back(std::move(*next));
+    }
+    CUBE_TRY(x86_64::set_cpuid(vcpus[i], x86_64::cpuid_for(host_->cpuid, i, vcpu_count)));
   }
   return {};
 }
@@ -75,18 +88,17 @@ void Shell::populate(const MemoryRegion& region, const PageRun& run) {
     ::madvise(part.data(), part.size(), run.written ? MADV_POPULATE_WRITE : MADV_POPULATE_READ);
   if (!host_->pre_faults) return;
   [[maybe_unused]] const auto a_hint =
-      vcpus_.front().pre_fault(region.guest_address + begin - region.image_offset, part.size());
+      core_.vcpus.front().pre_fault(region.guest_address + begin - region.image_offset, part.size());
 }
 
-Result<std::unique_ptr<Shell>> Shell::make(int kvm_fd, std::uint32_t vcpu_count, std::uint64_t memory_bytes,
+Result<std::unique_ptr<Shell>> Shell::make(ShellCore core, std::uint32_t vcpu_count,
+                                           std::uint64_t memory_bytes,
                                            std::shared_ptr<const HostProfile> host) {
   CUBE_TRY(check(vcpu_count, memory_bytes));
   auto memory = GuestMemory::map_anonymous(memory_bytes);
   if (!memory) return std::move(memory).error();
-  auto vm = create_vm(kvm_fd);
-  if (!vm) return std::move(vm).error();
   auto shell = std::make_unique<Shell>(std::move(host), std::make_shared<GuestMemory>(std::move(*memory)),
-                                       std::move(*vm));
+                                       std::move(core));
   CUBE_TRY(shell->assemble(vcpu_count));
   return shell;
 }

@@ -23,15 +23,24 @@ struct HostProfile {
 /// whoever makes many asks once.
 Result<std::shared_ptr<const HostProfile>> examine_host(int kvm_fd);
 
+/// What every machine begins with, whatever its shape will be.
+struct ShellCore {
+  Vm vm;
+  std::vector<Vcpu> vcpus;  ///< the first
+
+  static Result<ShellCore> make(int kvm_fd, const HostProfile& host);
+};
+
 class Shell {
  public:
-  static Result<std::unique_ptr<Shell>> make(int kvm_fd, std::uint32_t vcpu_count, std::uint64_t memory_bytes,
+  static Result<std::unique_ptr<Shell>> make(ShellCore core, std::uint32_t vcpu_count,
+                                             std::uint64_t memory_bytes,
                                              std::shared_ptr<const HostProfile> host);
 
-  Shell(std::shared_ptr<const HostProfile> host, std::shared_ptr<GuestMemory> memory, Vm vm)
-      : host_(std::move(host)), memory_(std::move(memory)), vm_(std::move(vm)) {}
+  Shell(std::shared_ptr<const HostProfile> host, std::shared_ptr<GuestMemory> memory, ShellCore core)
+      : host_(std::move(host)), memory_(std::move(memory)), core_(std::move(core)) {}
 
-  std::uint32_t vcpu_count() const { return static_cast<std::uint32_t>(vcpus_.size()); }
+  std::uint32_t vcpu_count() const { return static_cast<std::uint32_t>(core_.vcpus.size()); }
   std::uint64_t memory_bytes() const { return memory_->bytes(); }
 
   const HostProfile& host() const { return *host_; }
@@ -41,8 +50,8 @@ class Shell {
   /// Makes pages present for host and guest, as far as that can be done. After the vCPUs have their state:
   /// how KVM maps memory depends on it.
   void populate(std::span<const PageRun> working_set);
-  Vm& vm() { return vm_; }
-  Vcpu& vcpu(std::size_t index) { return vcpus_[index]; }
+  Vm& vm() { return core_.vm; }
+  Vcpu& vcpu(std::size_t index) { return core_.vcpus[index]; }
 
  private:
   Result<void> assemble(std::uint32_t vcpu_count);
@@ -51,8 +60,7 @@ class Shell {
   // Destroyed from the bottom: KVM before the memory it maps.
   std::shared_ptr<const HostProfile> host_;
   std::shared_ptr<GuestMemory> memory_;
-  Vm vm_;
-  std::vector<Vcpu> vcpus_;
+  ShellCore core_;
 };
 
 }  // namespace cube::vmm

@@ -11,7 +11,6 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   static_cast<void>(decode_answer(bytes));
   static_cast<void>(decode_regions(bytes));
   static_cast<void>(decode_stop(bytes));
-  static_cast<void>(decode_shell_request(bytes));
   static_cast<void>(decode_boot(bytes));
   static_cast<void>(decode_restore(bytes, files));
   return 0;

@@ -3,6 +3,8 @@
 #include <sys/socket.h>
 #include <sys/time.h>
 
+#include <algorithm>
+#include <array>
 #include <cerrno>
 
 #include "vmm/process/sockets.hpp"
@@ -46,15 +48,19 @@ Result<void> Channel::set_patience(std::chrono::seconds patience) {
   return {};
 }
 
+// In one piece as a rule: who waits for it wakes up once.
 Result<void> Channel::send(std::uint32_t type, std::string_view bytes, std::span<const int> descriptors) {
   Header header{type, static_cast<std::uint32_t>(bytes.size())};
-  // A stream keeps descriptors with the bytes they were sent with: these.
-  iovec first = buffer_of(header);
-  const ssize_t sent = send_message(socket_.get(), std::span(&first, 1), descriptors);
+  const iovec body{const_cast<char*>(bytes.data()), bytes.size()};
+  std::array<iovec, 2> parts = {buffer_of(header), body};
+  // A stream keeps descriptors with the bytes they were sent with: the first.
+  const ssize_t sent = send_message(socket_.get(), parts, descriptors);
   if (sent <= 0) return broken(sent, errno);
+  const auto done = static_cast<std::size_t>(sent);
+  const std::size_t done_of_header = std::min(done, sizeof header);
   const auto send_more = [this](std::span<iovec> rest) { return send_message(socket_.get(), rest); };
-  CUBE_TRY(transfer(&header, sizeof header, static_cast<std::size_t>(sent), send_more));
-  return transfer(const_cast<char*>(bytes.data()), bytes.size(), 0, send_more);
+  CUBE_TRY(transfer(&header, sizeof header, done_of_header, send_more));
+  return transfer(body.iov_base, body.iov_len, done - done_of_header, send_more);
 }
 
 Result<Message> Channel::receive(Descriptors descriptors, std::uint32_t most) {

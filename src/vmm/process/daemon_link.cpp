@@ -4,13 +4,11 @@
 
 #include <asio/co_spawn.hpp>
 #include <asio/detached.hpp>
-#include <asio/local/stream_protocol.hpp>
 #include <asio/post.hpp>
 #include <asio/read.hpp>
 #include <asio/redirect_error.hpp>
 #include <asio/steady_timer.hpp>
 #include <asio/use_awaitable.hpp>
-#include <asio/write.hpp>
 #include <cerrno>
 
 #include "vmm/process/link.hpp"
@@ -19,8 +17,6 @@
 
 namespace cube::vmm {
 namespace {
-
-using Socket = asio::local::stream_protocol::socket;
 
 /// For the answer's way; it is the process that keeps the time limit.
 constexpr std::chrono::seconds grace{5};
@@ -36,19 +32,13 @@ Error connect_error(std::uint8_t answer) {
   return make_error(ErrorCode::unavailable, "the guest refused the connection");
 }
 
-Error socket_error(const asio::error_code& error) {
-  if (error == asio::error::operation_aborted || error == asio::error::bad_descriptor)
-    return make_error(ErrorCode::cancelled, "the stream was closed");
-  return guest_closed();
-}
-
 }  // namespace
 
-/// A connection into the guest. The coroutines share socket and link: a stream may be destroyed under them.
+/// A connection into the guest. The coroutines share link and socket: a stream may be destroyed under them.
 class LinkStream final : public Stream {
  public:
-  LinkStream(std::shared_ptr<DaemonLink> link, std::uint64_t connection, std::shared_ptr<Socket> socket)
-      : link_(std::move(link)), connection_(connection), socket_(std::move(socket)) {
+  LinkStream(std::shared_ptr<DaemonLink> link, std::uint64_t connection, StreamSocket socket)
+      : link_(std::move(link)), connection_(connection), stream_(make_socket_stream(std::move(socket))) {
     link_->open_.insert(connection_);
   }
   ~LinkStream() override {
@@ -58,51 +48,41 @@ class LinkStream final : public Stream {
   }
 
   asio::awaitable<Result<std::size_t>> read_some(asio::mutable_buffer buffer) override {
-    return read_some(link_, connection_, socket_, buffer);
+    return read_some(link_, connection_, stream_, buffer);
   }
   asio::awaitable<Result<void>> write(asio::const_buffer buffer) override {
-    return write(link_, socket_, buffer);
+    return write(link_, stream_, buffer);
   }
-  void shutdown_write() override {
-    asio::error_code ignored;
-    socket_->shutdown(Socket::shutdown_send, ignored);
-  }
-  void close() override {
-    asio::error_code ignored;
-    socket_->close(ignored);
-  }
+  void shutdown_write() override { stream_->shutdown_write(); }
+  void close() override { stream_->close(); }
+  std::shared_ptr<StreamSocket> socket() override { return stream_->socket(); }
 
  private:
   static asio::awaitable<Result<std::size_t>> read_some(std::shared_ptr<DaemonLink> link,
                                                         std::uint64_t connection,
-                                                        std::shared_ptr<Socket> socket,
+                                                        std::shared_ptr<Stream> stream,
                                                         asio::mutable_buffer buffer) {
-    asio::error_code error;
-    const std::size_t count =
-        co_await socket->async_read_some(buffer, asio::redirect_error(asio::use_awaitable, error));
-    if (error == asio::error::eof && !link->was_reset(connection)) co_return std::size_t{0};
-    if (error && link->stopped()) co_return machine_gone();
-    if (error == asio::error::eof) co_return guest_closed();
-    if (error) co_return socket_error(error);
+    auto count = co_await stream->read_some(buffer);
+    if (!count.ok()) co_return explain(*link, count.error());
+    if (*count == 0 && link->was_reset(connection)) co_return explain(*link, guest_closed());
     co_return count;
   }
 
-  // Most of the time the kernel takes all of it at once: then nothing is waited for.
-  static asio::awaitable<Result<void>> write(std::shared_ptr<DaemonLink> link, std::shared_ptr<Socket> socket,
+  static asio::awaitable<Result<void>> write(std::shared_ptr<DaemonLink> link, std::shared_ptr<Stream> stream,
                                              asio::const_buffer buffer) {
-    asio::error_code error;
-    buffer += socket->write_some(buffer, error);
-    if (error == asio::error::would_block) error.clear();
-    if (!error && buffer.size() > 0)
-      co_await asio::async_write(*socket, buffer, asio::redirect_error(asio::use_awaitable, error));
-    if (error && link->stopped()) co_return machine_gone();
-    if (error) co_return socket_error(error);
-    co_return Result<void>{};
+    auto written = co_await stream->write(buffer);
+    if (!written.ok()) co_return explain(*link, written.error());
+    co_return written;
+  }
+
+  static Error explain(const DaemonLink& link, const Error& error) {
+    if (link.stopped()) return machine_gone();
+    return error.code == ErrorCode::cancelled ? error : guest_closed();
   }
 
   std::shared_ptr<DaemonLink> link_;
   const std::uint64_t connection_;
-  std::shared_ptr<Socket> socket_;
+  std::shared_ptr<Stream> stream_;
 };
 
 Result<std::shared_ptr<DaemonLink>> DaemonLink::open(asio::any_io_executor loop, Fd socket,
@@ -182,16 +162,16 @@ asio::awaitable<Result<std::unique_ptr<Stream>>> DaemonLink::connect(std::uint32
   auto ends = socket_pair(SOCK_STREAM | SOCK_NONBLOCK);
   if (!ends) co_return std::move(ends).error();
   const auto loop = socket_.get_executor();
-  auto socket = std::make_shared<Socket>(loop);
+  StreamSocket ours(loop);
   asio::error_code error;
-  socket->assign(asio::local::stream_protocol(), (*ends)[0].get(), error);
+  ours.assign(asio::generic::stream_protocol(AF_UNIX, 0), (*ends)[0].get(), error);
   if (error) co_return os_error(error.value(), "cannot watch a connection's socket");
   (*ends)[0].release();
-  socket->non_blocking(true, error);
 
   timeout = std::min(timeout, longest_timeout);
   ConnectRequest request{++last_connection_, guest_port, static_cast<std::uint32_t>(timeout.count())};
-  auto stream = std::make_unique<LinkStream>(self, request.connection, socket);
+  auto stream = std::make_unique<LinkStream>(self, request.connection, std::move(ours));
+  const auto socket = stream->socket();
   for (;;) {
     iovec bytes = buffer_of(request);
     const int theirs = (*ends)[1].get();

@@ -74,9 +74,10 @@ class HostLink {
 
 class Host {
  public:
-  Host(Fd kvm, std::shared_ptr<const HostProfile> host) : kvm_(std::move(kvm)), host_(std::move(host)) {}
+  Host(Fd kvm, std::shared_ptr<const HostProfile> host)
+      : host_(std::move(host)), kvm_(std::move(kvm)), core_(ShellCore::make(kvm_.get(), *host_)) {}
 
-  /// Everything that does not depend on the machine. What fails is the answer to the first call.
+  /// Everything that does not depend on the machine. What fails is the answer to the order.
   void prepare_process() {
     const asio::steady_timer makes_the_reactor(loop_);  // otherwise a guest would wait for it
     ready_ = open_and_confine();
@@ -88,24 +89,32 @@ class Host {
   }
 
   /// Until the daemon closes the channel.
-  void serve(Channel channel) {
+  void serve(Order order) {
+    Channel channel(std::move(order.channel));
+    if (!answer_order(channel, order.shape)) return;
     for (;;) {
       auto message = channel.receive(Channel::Descriptors::taken, std::numeric_limits<std::uint32_t>::max());
       if (!message) return;
-      std::vector<Fd> with_answer;
-      const auto answer = execute(*message, with_answer);
-      if (static_cast<Call>(message->type) == Call::resume) continue;
-      std::vector<int> descriptors;
-      for (const Fd& descriptor : with_answer) descriptors.push_back(descriptor.get());
-      if (!channel.send(0, encode_answer(answer), descriptors).ok()) return;
+      const auto result = execute(*message);
+      if (static_cast<Call>(message->type) != Call::resume && !answer(channel, result)) return;
     }
   }
 
  private:
-  Result<std::string> execute(Message& message, std::vector<Fd>& with_answer) {
-    CUBE_TRY(ready_);
+  bool answer_order(Channel& channel, const ShellShape& shape) {
+    std::vector<Fd> for_the_daemon;
+    const auto made = make_shell(shape, for_the_daemon);
+    return answer(channel, made, for_the_daemon);
+  }
+
+  static bool answer(Channel& channel, const Result<std::string>& result, std::span<const Fd> with_it = {}) {
+    std::vector<int> descriptors;
+    for (const Fd& descriptor : with_it) descriptors.push_back(descriptor.get());
+    return channel.send(0, encode_answer(result), descriptors).ok();
+  }
+
+  Result<std::string> execute(Message& message) {
     const Call call = static_cast<Call>(message.type);
-    if (call == Call::make_shell) return make_shell(message, with_answer);
     if (call == Call::boot) return boot_guest(message);
     if (call == Call::restore) return restore_guest(message);
     if (!machine_) return make_error(ErrorCode::internal, "there is no guest in this process yet");
@@ -133,14 +142,17 @@ class Host {
     return nothing(std::move(resumed));
   }
 
-  Result<std::string> make_shell(const Message& message, std::vector<Fd>& with_answer) {
-    const auto request = decode_shell_request(message.bytes);
-    if (!request) return request.error();
-    auto shell = Shell::make(kvm_.get(), request->vcpu_count, request->memory_bytes, host_);
+  /// The regions of its memory, and what the daemon gets with them.
+  Result<std::string> make_shell(const ShellShape& shape, std::vector<Fd>& for_the_daemon) {
+    CUBE_TRY(ready_);
+    if (!core_) core_ = ShellCore::make(kvm_.get(), *host_);  // what could not be had ahead may be had now
+    if (!core_) return core_.error();
+    kvm_.reset();
+    auto shell = Shell::make(std::move(*core_), static_cast<std::uint32_t>(shape.vcpu_count),
+                             shape.memory_bytes, host_);
     if (!shell) return std::move(shell).error();
     for (Fd* descriptor : {&files_.memory, &files_.pagemap, &handle_})
-      with_answer.push_back(std::move(*descriptor));
-    kvm_.reset();
+      for_the_daemon.push_back(std::move(*descriptor));
     shell_ = std::move(*shell);
     std::vector<ProcessMemory::Region> regions;
     for (const auto span : shell_->memory()->spans())
@@ -224,10 +236,11 @@ class Host {
     return confine_process();
   }
 
-  Fd kvm_;
   const std::shared_ptr<const HostProfile> host_;
-  OwnMemoryFiles files_;  ///< until the daemon gets them
-  Fd handle_;             ///< a pidfd; likewise
+  Fd kvm_;                  ///< until there is a shell
+  Result<ShellCore> core_;  ///< until it is part of a shell
+  OwnMemoryFiles files_;    ///< until the daemon gets them
+  Fd handle_;               ///< a pidfd; likewise
   Result<void> ready_;
   asio::io_context loop_{1};
   asio::executor_work_guard<asio::io_context::executor_type> work_{loop_.get_executor()};
@@ -248,15 +261,15 @@ void go_before_the_daemon() {
 
 }  // namespace
 
-void host_machine(const std::function<Fd()>& take_order, Fd kvm, std::shared_ptr<const HostProfile> host) {
+void host_machine(const std::function<Order()>& take_order, Fd kvm, std::shared_ptr<const HostProfile> host) {
   ::prctl(PR_SET_NAME, "cube-spare");
   ::mallopt(M_ARENA_MAX, 1);  // few allocations, many processes
   go_before_the_daemon();
   Host serving(std::move(kvm), std::move(host));
   serving.prepare_process();
-  Channel channel(take_order());
+  Order order = take_order();
   ::prctl(PR_SET_NAME, "cube-machine");
-  serving.serve(std::move(channel));
+  serving.serve(std::move(order));
   ::_exit(0);  // the kernel ends threads and machine, in whatever they are
 }
 

@@ -55,12 +55,6 @@ std::uint64_t place_of(int file, std::vector<int>& files, std::size_t first) {
 
 }  // namespace
 
-std::string encode(const ShellRequest& request) { return StateWriter().put(request).take(); }
-
-Result<ShellRequest> decode_shell_request(std::string_view bytes) {
-  return StateReader(bytes).get<ShellRequest>();
-}
-
 Result<GuestSettings> decode_settings(std::string_view bytes) {
   return StateReader(bytes).get<GuestSettings>();
 }

@@ -1,8 +1,8 @@
 // What daemon and machine process say to each other, as bytes: fixed-size records, lengths in front, every
-// read checked, because a guest that broke out of its machine may be the one who writes. With a call go these
-// descriptors, in this order:
+// read checked, because a guest that broke out of its machine may be the one who writes. The first message is
+// the process': the regions of its shell's memory, with /proc/self/mem, /proc/self/pagemap and a pidfd. Then
+// come calls, with these descriptors, in this order:
 //
-//   make_shell   none; its answer brings /proc/self/mem, /proc/self/pagemap and a pidfd
 //   boot         link, the disk's socket, the tap if there is one, the kernel
 //   restore      link, the disk's socket, the tap if there is one, each file of the image once
 //   others       none
@@ -14,12 +14,6 @@
 #include <vector>
 
 namespace cube::vmm {
-
-struct ShellRequest {
-  std::uint32_t vcpu_count;
-  std::uint32_t reserved;
-  std::uint64_t memory_bytes;
-};
 
 /// What of a MachineConfig is not its descriptors.
 struct GuestSettings {
@@ -37,9 +31,6 @@ struct RestoreRequest {
   std::vector<PageRun> working_set;
   bool observed = false;
 };
-
-std::string encode(const ShellRequest& request);
-Result<ShellRequest> decode_shell_request(std::string_view bytes);
 
 /// What both that bring a guest begin with.
 Result<GuestSettings> decode_settings(std::string_view bytes);

@@ -51,11 +51,12 @@ class DiskThreads {
 /// A process and the calls into it, from any thread. It ends with the object.
 class Process {
  public:
-  static Result<std::unique_ptr<Process>> make(Fd socket, const ShellRequest& shape) {
+  /// Waits until it has answered its order.
+  static Result<std::unique_ptr<Process>> make(Fd socket) {
     auto process = std::make_unique<Process>(std::move(socket));
     CUBE_TRY(process->channel_.set_patience(patience));
     std::vector<Fd> descriptors;
-    const auto regions = process->call(Call::make_shell, encode(shape), {}, &descriptors);
+    const auto regions = process->take_answer(&descriptors);
     if (!regions) return regions.error();
     auto places = decode_regions(*regions);
     if (!places) return std::move(places).error();
@@ -83,15 +84,10 @@ class Process {
 
   const std::shared_ptr<const ProcessMemory>& memory() const { return memory_; }
 
-  Result<std::string> call(Call call, std::string_view bytes, std::span<const int> descriptors = {},
-                           std::vector<Fd>* with_answer = nullptr) {
+  Result<std::string> call(Call call, std::string_view bytes, std::span<const int> descriptors = {}) {
     const std::scoped_lock lock(mutex_);
     CUBE_TRY(channel_.send(static_cast<std::uint32_t>(call), bytes, descriptors));
-    auto answer = channel_.receive(
-        with_answer != nullptr ? Channel::Descriptors::taken : Channel::Descriptors::refused, most_answer);
-    if (!answer) return std::move(answer).error();
-    if (with_answer != nullptr) *with_answer = std::move(answer->descriptors);
-    return decode_answer(answer->bytes);
+    return take_answer();
   }
 
   Result<void> tell(Call call) {
@@ -100,6 +96,14 @@ class Process {
   }
 
  private:
+  Result<std::string> take_answer(std::vector<Fd>* descriptors = nullptr) {
+    auto answer = channel_.receive(
+        descriptors != nullptr ? Channel::Descriptors::taken : Channel::Descriptors::refused, most_answer);
+    if (!answer) return std::move(answer).error();
+    if (descriptors != nullptr) *descriptors = std::move(answer->descriptors);
+    return decode_answer(answer->bytes);
+  }
+
   std::mutex mutex_;
   Channel channel_;
   std::shared_ptr<const ProcessMemory> memory_;
@@ -200,11 +204,11 @@ class RemoteMachine final : public Machine {
 
 class RemoteShell final : public MachineShell {
  public:
-  RemoteShell(std::unique_ptr<Process> process, const ShellRequest& shape,
+  RemoteShell(std::unique_ptr<Process> process, const ShellShape& shape,
               std::shared_ptr<DiskThreads> disk_threads)
       : shape_(shape), disk_threads_(std::move(disk_threads)), process_(std::move(process)) {}
 
-  std::uint32_t vcpu_count() const override { return shape_.vcpu_count; }
+  std::uint32_t vcpu_count() const override { return static_cast<std::uint32_t>(shape_.vcpu_count); }
   std::uint64_t memory_bytes() const override { return shape_.memory_bytes; }
 
   Result<std::unique_ptr<Machine>> boot(Executors executors, MachineConfig config,
@@ -243,7 +247,7 @@ class RemoteShell final : public MachineShell {
     return std::unique_ptr<Machine>(std::move(machine));
   }
 
-  const ShellRequest shape_;
+  const ShellShape shape_;
   std::shared_ptr<DiskThreads> disk_threads_;
   std::unique_ptr<Process> process_;
 };
@@ -253,7 +257,7 @@ class ProcessShells final : public ShellMaker {
   explicit ProcessShells(Spawner spawner) : spawner_(std::move(spawner)) {}
 
   Result<std::unique_ptr<MachineShell>> make(std::uint32_t vcpu_count, std::uint64_t memory_bytes) override {
-    const ShellRequest shape{vcpu_count, 0, memory_bytes};
+    const ShellShape shape{memory_bytes, vcpu_count};
     auto process = make_process(shape);
     // One that ended while it waited, for want of memory perhaps, may have taken the order with it.
     for (int i = 1; i < attempts && !process && process.error().code == ErrorCode::unavailable; ++i)
@@ -266,17 +270,17 @@ class ProcessShells final : public ShellMaker {
  private:
   static constexpr int attempts = 3;
 
-  Result<std::unique_ptr<Process>> make_process(const ShellRequest& shape) {
-    auto socket = spawn();
+  Result<std::unique_ptr<Process>> make_process(const ShellShape& shape) {
+    auto socket = spawn(shape);
     if (!socket) return std::move(socket).error();
-    return Process::make(std::move(*socket), shape);
+    return Process::make(std::move(*socket));
   }
 
-  Result<Fd> spawn() {
+  Result<Fd> spawn(const ShellShape& shape) {
     const std::scoped_lock lock(mutex_);
     if (!disk_threads_)
       disk_threads_ = std::make_shared<DiskThreads>(std::max(2u, std::thread::hardware_concurrency()));
-    return spawner_.spawn();
+    return spawner_.spawn(shape);
   }
 
   std::mutex mutex_;

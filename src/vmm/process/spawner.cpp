@@ -14,7 +14,6 @@
 #include <csignal>
 #include <map>
 
-#include "vmm/process/host.hpp"
 #include "vmm/process/sockets.hpp"
 
 namespace cube::vmm {
@@ -43,14 +42,15 @@ void ignore_signals() {
 constexpr std::size_t spares = 4;
 constexpr int a_moment_ms = 10;
 
-/// The channel of the next machine that is wanted.
-Fd receive_order(const Fd& orders) {
-  char order = 0;
-  iovec bytes = buffer_of(order);
+/// The next that comes.
+Order receive_order(const Fd& orders) {
+  Order order{};
+  iovec bytes = buffer_of(order.shape);
   std::vector<Fd> descriptors;
   const ssize_t count = receive_message(orders.get(), std::span(&bytes, 1), &descriptors);
-  if (count <= 0 || descriptors.size() != 1) ::_exit(0);  // the daemon is gone
-  return std::move(descriptors.front());
+  if (count != sizeof order.shape || descriptors.size() != 1) ::_exit(0);  // the daemon is gone
+  order.channel = std::move(descriptors.front());
+  return order;
 }
 
 /// Forks processes and knows which of them still wait for a machine.
@@ -86,12 +86,12 @@ class Nursery {
     taken_.reset();
     host_machine(
         [this] {
-          Fd channel = receive_order(orders_);
+          Order order = receive_order(orders_);
           const pid_t self = ::getpid();
           if (::write(take_.get(), &self, sizeof self) != sizeof self) ::_exit(1);
           orders_.reset();
           take_.reset();
-          return channel;
+          return order;
         },
         std::move(kvm_), host_);
   }
@@ -144,11 +144,10 @@ Result<Spawner> Spawner::start(int kvm_fd, const std::shared_ptr<const HostProfi
   return Spawner(std::move((*ends)[0]));
 }
 
-Result<Fd> Spawner::spawn() {
+Result<Fd> Spawner::spawn(const ShellShape& shape) {
   auto ends = socket_pair(SOCK_STREAM);
   if (!ends) return std::move(ends).error();
-  char order = 1;
-  iovec bytes = buffer_of(order);
+  iovec bytes = buffer_of(shape);
   const int theirs = (*ends)[1].get();
   if (send_message(socket_.get(), std::span(&bytes, 1), std::span(&theirs, 1)) < 0)
     return os_error(errno, "cannot start a process for a machine (restart the daemon)");

@@ -4,7 +4,7 @@
 #include <cube/core.hpp>
 #include <memory>
 
-#include "vmm/shell.hpp"
+#include "vmm/process/host.hpp"
 
 namespace cube::vmm {
 
@@ -13,9 +13,9 @@ class Spawner {
   /// Forks it. The calling process has one thread.
   static Result<Spawner> start(int kvm_fd, const std::shared_ptr<const HostProfile>& host);
 
-  /// A new process, at the other end of the socket (of type SOCK_STREAM). That there is none shows at the
-  /// first use. One thread at a time.
-  Result<Fd> spawn();
+  /// A new process, at the other end of the channel, which is about to answer the order. That there is none
+  /// shows at the first use. One thread at a time.
+  Result<Fd> spawn(const ShellShape& shape);
 
  private:
   explicit Spawner(Fd socket) : socket_(std::move(socket)) {}
