@@ -24,6 +24,7 @@
 #include "node/admission.hpp"
 #include "node/event_log.hpp"
 #include "node/guest_client.hpp"
+#include "node/host.hpp"
 #include "node/metrics.hpp"
 #include "node/store.hpp"
 

@@ -29,15 +29,4 @@ class Admission {
   std::shared_ptr<Usage> usage_ = std::make_shared<Usage>();
 };
 
-/// MemTotal and MemAvailable of /proc/meminfo, in MiB.
-struct HostMemory {
-  std::uint64_t total_mib = 0;
-  std::uint64_t available_mib = 0;
-};
-Result<HostMemory> host_memory();
-
-/// So little is available that nothing new starts and what only saves time is given back: what runs needs
-/// room to write.
-bool short_of_memory(const HostMemory& memory);
-
 }  // namespace cube::node

@@ -1,6 +1,5 @@
 // How sandboxes come to be: from the warm pool, or cloned on the spot.
 #include <asio/post.hpp>
-#include <thread>
 
 #include "node/boot.hpp"
 #include "node/sandbox_record.hpp"
@@ -13,6 +12,8 @@ using std::chrono::milliseconds;
 namespace {
 
 constexpr milliseconds refill_delay{250};
+constexpr milliseconds longest_refill_delay{1'000};
+constexpr milliseconds between_looks{50};
 constexpr milliseconds longest_wait_for_memory{2'000};
 
 void note_creation(Sandbox& sandbox, const CloneSource& source) {
@@ -268,14 +269,20 @@ awaitable<Result<void>> SandboxesImpl::claim(SandboxPtr sandbox) {
   co_return co_await guest.init(init_request(*sandbox, std::move(identity)), settings_.guest_timeout);
 }
 
-/// What was just created is used at once: it has the processors first. Later requests do not put it off any
-/// further.
+/// What was just created is used at once: it has the processors first, for as long as it needs them all,
+/// within reason. Later requests do not put it off any further.
 void SandboxesImpl::refill_warm_pool_later() {
   if (std::exchange(refill_due_, true)) return;
-  refill_.expires_after(refill_delay);
-  refill_.async_wait([weak = weak_from_this()](const asio::error_code& cancelled) {
+  refill_warm_pool_after(refill_delay, SteadyClock::now() + longest_refill_delay);
+}
+
+void SandboxesImpl::refill_warm_pool_after(milliseconds delay, SteadyClock::time_point latest) {
+  refill_.expires_after(delay);
+  refill_.async_wait([weak = weak_from_this(), latest](const asio::error_code& cancelled) {
     const auto self = weak.lock();
     if (cancelled || !self) return;
+    if (SteadyClock::now() < latest && processors_are_busy())
+      return self->refill_warm_pool_after(between_looks, latest);
     self->refill_due_ = false;
     self->refill_warm_pool();
   });
@@ -283,7 +290,7 @@ void SandboxesImpl::refill_warm_pool_later() {
 
 /// One at a time, and only while there are processors that no request needs.
 void SandboxesImpl::refill_warm_pool() {
-  if (warming_ || shut_down_ || creating_ >= std::max(1u, std::thread::hardware_concurrency())) return;
+  if (warming_ || shut_down_ || creating_ >= processors()) return;
   auto source = warm_.next_wanted();
   if (!source) return;
   const auto memory = host_memory();

@@ -15,6 +15,7 @@ struct Running {
   std::shared_ptr<vmm::Machine> machine;
   std::shared_ptr<disk::CowDisk> disk;
   std::shared_ptr<snapshot::Witness> witness;  ///< or none: nobody asks it what it needed
+  bool used = false;                           ///< somebody has connected, which a witness waits for
 };
 
 struct Sandbox {

@@ -1,7 +1,6 @@
 // Finding sandboxes, their deadlines, and the end of each.
 #include <algorithm>
 #include <asio/post.hpp>
-#include <thread>
 
 #include "node/lifecycle.hpp"
 #include "node/sandbox_record.hpp"
@@ -11,6 +10,7 @@ namespace cube::node {
 
 using std::chrono::milliseconds;
 using std::chrono::seconds;
+using Phase = snapshot::Witness::Phase;
 
 namespace {
 
@@ -80,7 +80,7 @@ SandboxesImpl::SandboxesImpl(vmm::Executors executors, Store& store,
       shells_(settings_.shells, executors_.workers, settings_.shell_pool_limit),
       warm_(settings_.warm_pool_limit),
       observing_(executors_.loop, guests_observed_at_once),
-      coming_up_(executors_.loop, 2 * std::max(1u, std::thread::hardware_concurrency())),
+      coming_up_(executors_.loop, 2 * processors()),
       housekeeping_(executors_.loop),
       refill_(executors_.loop) {}
 
@@ -246,9 +246,10 @@ awaitable<Result<std::unique_ptr<Stream>>> SandboxesImpl::open_port(std::string 
     const auto resumed = co_await make_running(sandbox, options);
     if (!resumed.ok()) co_return resumed.error();
   }
-  if (sandbox->running.witness)
-    asio::co_spawn(executors_.loop, learn_use(sandbox->running.machine, std::move(sandbox->running.witness)),
-                   asio::detached);
+  Running& running = sandbox->running;
+  if (running.witness && !running.witness->wanted(Phase::used)) running.witness.reset();
+  if (running.witness && !std::exchange(running.used, true))
+    asio::co_spawn(executors_.loop, learn_use(sandbox), asio::detached);
   GuestClient guest(sandbox->running.machine);
   auto stream = co_await guest.open_port(port, dial_timeout);
   // A sandbox that died meanwhile is not one whose port is closed.
@@ -256,16 +257,19 @@ awaitable<Result<std::unique_ptr<Stream>>> SandboxesImpl::open_port(std::string 
   co_return stream;
 }
 
-/// What a sandbox touches within a second of its first connection is what its use needs.
-awaitable<void> SandboxesImpl::learn_use(std::shared_ptr<vmm::Machine> machine,
-                                         std::shared_ptr<snapshot::Witness> witness) {
-  if (!witness->wanted(snapshot::Witness::Phase::used)) co_return;
+/// What a sandbox touches within a second of its first connection is what its use needs; if it has gone
+/// before, it was asked then.
+awaitable<void> SandboxesImpl::learn_use(SandboxPtr sandbox) {
+  const auto self = shared_from_this();
+  const auto machine = std::weak_ptr(sandbox->running.machine);
   asio::steady_timer pause(executors_.loop, first_use);
   asio::error_code ignored;
   co_await pause.async_wait(asio::redirect_error(asio::use_awaitable, ignored));
-  // Its memory is there as long as the machine is held, even when the sandbox has gone.
+  const auto running = machine.lock();
+  if (!running || running != sandbox->running.machine || !sandbox->running.witness) co_return;
+  const auto witness = std::move(sandbox->running.witness);
   co_await run_on(executors_.workers, [&] {
-    witness->learn(*machine, snapshot::Witness::Phase::used);
+    witness->learn(*running, Phase::used);
     return true;
   });
 }
@@ -315,8 +319,14 @@ void SandboxesImpl::bury(const SandboxPtr& sandbox) {
 
 /// Streams into the guest end, and the machine is given to the reapers with its last user.
 void SandboxesImpl::retire(Running& running) {
-  if (running.machine) running.machine->stop();
-  running = {};
+  const Running last = std::exchange(running, {});
+  if (!last.machine) return;
+  if (!last.used || !last.witness) return last.machine->stop();
+  // When it has stopped it has no memory left to look at.
+  asio::post(executors_.workers, [last] {
+    last.witness->learn(*last.machine, Phase::used);
+    last.machine->stop();
+  });
 }
 
 awaitable<void> SandboxesImpl::remove_paused_directory(std::string id) {
@@ -386,7 +396,7 @@ awaitable<void> SandboxesImpl::keep_house() {
     if (const auto memory = host_memory(); memory && short_of_memory(*memory)) {
       discard(warm_.drain());
       asio::post(executors_.workers, [self] { self->shells_.drain(); });
-    } else {
+    } else if (!refill_due_) {
       refill_warm_pool();
     }
   }

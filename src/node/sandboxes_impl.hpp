@@ -70,13 +70,12 @@ class SandboxesImpl final : public Sandboxes, public std::enable_shared_from_thi
                        const vmm::StopReason& reason);
   void end(const std::string& id);
   void bury(const SandboxPtr& sandbox);
-  static void retire(Running& running);
+  void retire(Running& running);
   std::string paused_directory(const std::string& id) const { return settings_.paused_directory + "/" + id; }
   /// With the operation's turn, or for a sandbox that is gone: the next pause writes to the same place.
   awaitable<void> remove_paused_directory(std::string id);
   awaitable<void> keep_house();
-  awaitable<void> learn_use(std::shared_ptr<vmm::Machine> machine,
-                            std::shared_ptr<snapshot::Witness> witness);
+  awaitable<void> learn_use(SandboxPtr sandbox);
 
   // --- creation.cpp ---
   Result<CloneSource> source_of(std::string_view reference);
@@ -93,6 +92,7 @@ class SandboxesImpl final : public Sandboxes, public std::enable_shared_from_thi
   awaitable<Result<void>> claim(SandboxPtr sandbox);
   awaitable<Result<void>> go_live(SandboxPtr sandbox);
   void refill_warm_pool_later();
+  void refill_warm_pool_after(std::chrono::milliseconds delay, SteadyClock::time_point latest);
   void refill_warm_pool();
   awaitable<void> warm_one(CloneSource source, Reservation reservation);
   void discard(const std::vector<SandboxPtr>& sandboxes);

@@ -120,4 +120,10 @@ Result<std::vector<PageRun>> resident_pages(const vmm::ProcessMemory& memory, bo
   return collect(memory, own_only, read_pagemap);
 }
 
+std::uint64_t bytes_of(std::span<const PageRun> runs) {
+  std::uint64_t bytes = 0;
+  for (const PageRun& run : runs) bytes += run.bytes;
+  return bytes;
+}
+
 }  // namespace cube::snapshot

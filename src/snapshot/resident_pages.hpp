@@ -7,6 +7,7 @@
 
 #include <cube/core.hpp>
 #include <cube/vmm.hpp>
+#include <span>
 #include <vector>
 
 namespace cube::snapshot {
@@ -21,5 +22,7 @@ enum class PageMethod {
 /// `own_only` the others are left out.
 Result<std::vector<vmm::PageRun>> resident_pages(const vmm::ProcessMemory& memory, bool own_only,
                                                  PageMethod method = PageMethod::automatic);
+
+std::uint64_t bytes_of(std::span<const vmm::PageRun> runs);
 
 }  // namespace cube::snapshot

@@ -20,11 +20,11 @@ namespace {
 
 class LayeredSnapshot final : public Snapshot {
  public:
-  LayeredSnapshot(Files files, std::string scratch, bool verified, WorkingSet::Pages inherited = {})
+  LayeredSnapshot(Files files, std::string scratch, bool verified, const WorkingSet* parents = nullptr)
       : files_(std::move(files)), scratch_(std::move(scratch)), verified_(verified) {
     if (!files_.memory) return;
     memory_.emplace(files_.memory, files_.memory_layers, files_.shape.memory_bytes);
-    working_set_ = std::make_shared<WorkingSet>(std::move(inherited), memory_->runs());
+    working_set_ = std::make_shared<WorkingSet>(parents, memory_->runs());
   }
 
   const Shape& shape() const override { return files_.shape; }
@@ -89,8 +89,7 @@ class LayeredSnapshot final : public Snapshot {
   /// The same base images with other layers: as trusted as this one.
   SnapshotPtr with(Files files) const {
     const std::scoped_lock lock(verification_);
-    return std::make_shared<LayeredSnapshot>(std::move(files), scratch_, verified_,
-                                             working_set_ ? working_set_->pages() : nullptr);
+    return std::make_shared<LayeredSnapshot>(std::move(files), scratch_, verified_, working_set_.get());
   }
 
  private:
@@ -248,11 +247,10 @@ SnapshotPtr rebase(const SnapshotPtr& later, const SnapshotPtr& before, const Sn
 }
 
 std::uint64_t private_bytes(const vmm::Machine& machine) {
-  std::uint64_t bytes = 0;
-  if (const auto memory = machine.memory())
-    if (const auto runs = resident_pages(**memory, true))
-      for (const vmm::PageRun& run : *runs) bytes += run.bytes;
-  return bytes;
+  const auto memory = machine.memory();
+  if (!memory) return 0;
+  const auto runs = resident_pages(**memory, true);
+  return runs ? bytes_of(*runs) : 0;
 }
 
 Result<void> remove_leftovers(const std::string& parent) { return remove_temporary_directories(parent); }

@@ -66,26 +66,30 @@ class WorkingSet::Watched final : public Witness {
     const std::scoped_lock lock(set_->mutex_);
     return set_->learns(phase);
   }
-  void learn(const vmm::Machine& machine, Phase phase) override { set_->learn(machine, phase); }
+  void learn(const vmm::Machine& machine, Phase phase) override {
+    if (wanted(phase)) set_->learn(machine, phase);
+  }
 
  private:
   const std::shared_ptr<WorkingSet> set_;
 };
 
-WorkingSet::WorkingSet(Pages inherited, std::span<const vmm::MemoryImage::Run> layers)
-    : layers_(layers.begin(), layers.end()), pages_(std::move(inherited)) {}
+WorkingSet::WorkingSet(const WorkingSet* parent, std::span<const vmm::MemoryImage::Run> layers)
+    : layers_(layers.begin(), layers.end()) {
+  if (parent != nullptr) told_ = parent->told();
+}
 
-WorkingSet::Pages WorkingSet::pages() const {
+WorkingSet::Told WorkingSet::told() const {
   const std::scoped_lock lock(mutex_);
-  return pages_;
+  return told_;
 }
 
 WorkingSet::ForClone WorkingSet::begin_clone() {
   const std::scoped_lock lock(mutex_);
   ++clones_;
-  ForClone clone{pages_, nullptr};
+  ForClone clone{told_.pages, nullptr};
   // What was inherited is good enough for a snapshot that is cloned only once, as most that are paused.
-  if (!(learns(Phase::came_up) || learns(Phase::used)) || (pages_ && clones_ == 1)) return clone;
+  if (!(learns(Phase::came_up) || learns(Phase::used)) || (told_.pages && clones_ == 1)) return clone;
   std::erase_if(watched_, [](const std::weak_ptr<Witness>& one) { return one.expired(); });
   if (watched_.size() >= most_watched) return clone;
   clone.witness = std::make_shared<Watched>(shared_from_this());
@@ -95,25 +99,29 @@ WorkingSet::ForClone WorkingSet::begin_clone() {
 
 /// With the mutex held.
 bool WorkingSet::learns(Phase phase) const {
-  return phase == Phase::came_up ? came_up_ < enough_came_up : came_up_ > 0 && !used_;
+  return phase == Phase::came_up ? told_.came_up < enough_came_up : told_.came_up > 0 && !told_.used;
 }
 
 void WorkingSet::learn(const vmm::Machine& machine, Phase phase) {
   const auto memory = machine.memory();
   if (!memory) return;
-  auto resident = resident_pages(**memory, false);
-  if (!resident) return;
+  const auto resident = resident_pages(**memory, false);
+  if (!resident || resident->empty() || machine.stopped()) return;  // the memory of what has stopped is gone
   const std::scoped_lock lock(mutex_);
   if (!learns(phase)) return;
   if (phase == Phase::used)
-    used_ = true;
+    told_.used = true;
   else
-    ++came_up_;
-  std::vector<PageRun> all = add_resident(
-      pages_ ? std::span<const PageRun>(*pages_) : std::span<const PageRun>(), *resident, layers_, phase);
+    ++told_.came_up;
+  const std::span<const PageRun> known = told_.pages ? *told_.pages : std::span<const PageRun>();
+  std::vector<PageRun> all = add_resident(known, *resident, layers_, phase);
   if (all.size() > most_runs) std::erase_if(all, [](const PageRun& run) { return !run.written; });
   if (all.size() > most_runs) all.clear();
-  pages_ = std::make_shared<const std::vector<PageRun>>(std::move(all));
+  log(LogLevel::debug, "snapshot", "a clone told what it needed",
+      {{"phase", phase == Phase::used ? "used" : "came up"},
+       {"pages", std::to_string(bytes_of(all) / vmm::page_size)},
+       {"runs", std::to_string(all.size())}});
+  told_.pages = std::make_shared<const std::vector<PageRun>>(std::move(all));
 }
 
 }  // namespace cube::snapshot

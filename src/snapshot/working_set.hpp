@@ -24,10 +24,8 @@ class WorkingSet : public std::enable_shared_from_this<WorkingSet> {
  public:
   using Pages = std::shared_ptr<const std::vector<vmm::PageRun>>;
 
-  /// `inherited` from the parent, or none; `layers` are what a restore may copy.
-  WorkingSet(Pages inherited, std::span<const vmm::MemoryImage::Run> layers);
-
-  Pages pages() const;
+  /// Knows what `parent`, if there is one, has been told; `layers` are what a restore may copy.
+  WorkingSet(const WorkingSet* parent, std::span<const vmm::MemoryImage::Run> layers);
 
   struct ForClone {
     Pages pages;                       ///< or none
@@ -39,15 +37,21 @@ class WorkingSet : public std::enable_shared_from_this<WorkingSet> {
   class Watched;
   using Phase = Witness::Phase;
 
+  /// What clones have told.
+  struct Told {
+    Pages pages;
+    std::size_t came_up = 0;  ///< how many have told what they needed to come up
+    bool used = false;        ///< one has told what its use needs
+  };
+
+  Told told() const;
   bool learns(Phase phase) const;
   void learn(const vmm::Machine& machine, Phase phase);
 
   const std::vector<vmm::MemoryImage::Run> layers_;
   mutable std::mutex mutex_;
-  Pages pages_;
+  Told told_;
   std::size_t clones_ = 0;
-  std::size_t came_up_ = 0;  ///< how many have told what they needed to come up
-  bool used_ = false;        ///< one has told what its use needs
   std::vector<std::weak_ptr<Witness>> watched_;
 };
 

@@ -4,6 +4,8 @@ What a program drew from the kernel before the template was frozen is beyond any
 an interpreter runs share the state of that interpreter's own random generator.
 """
 
+import json
+
 import pytest
 from conftest import ROOT, wait_until
 from e2b import Sandbox
@@ -75,3 +77,18 @@ def test_a_clones_clock_is_its_hosts(daemon, sandbox):
     least, most = clock_difference(daemon, sandbox)
     assert least <= TOLERANCE and most >= -TOLERANCE, f"ahead by {least} to {most} ms"
     assert most - least < 10 * TOLERANCE  # bounds far apart would let any clock pass
+
+
+def test_sandboxes_of_a_moment_tell_what_their_use_needs(poolless):
+    def told():
+        lines = poolless.host.shell(f"grep 'a clone told what it needed' {poolless.host.run}/cubed.log || true").splitlines()
+        return [(line["phase"], int(line["pages"])) for line in map(json.loads, lines)][before:]
+
+    before = 0
+    before = len(told())
+    with Sandbox.create("base") as box:
+        box.commands.run("git --version")
+    wait_until(lambda: len(told()) == 2, 20, "the sandbox has told both")
+    (first, few), (second, more) = told()
+    assert (first, second) == ("came up", "used")
+    assert more > few

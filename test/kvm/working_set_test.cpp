@@ -100,3 +100,24 @@ TEST_CASE("a later snapshot begins with its parent's working set, and learns if 
   CHECK(second.witness->wanted(Phase::used));
   guest.clone(later);
 }
+
+TEST_CASE("what was told everything has nothing left for later snapshots to learn") {
+  Counting guest;
+  for (int i = 0; i < 3; ++i) {
+    const auto clone = guest.clone(guest.first);
+    clone.witness->learn(*clone.machine, Phase::came_up);
+  }
+  const auto used = guest.clone(guest.first);
+  used.witness->learn(*used.machine, Phase::used);
+  const SnapshotPtr later = unwrap(snapshot::capture(guest.first, *used.machine, *used.disk));
+  for (int i = 0; i < 3; ++i) CHECK_FALSE(guest.clone(later).witness);
+}
+
+TEST_CASE("a clone that has stopped tells nothing: its memory is gone") {
+  Counting guest;
+  const auto clone = guest.clone(guest.first);
+  clone.machine->stop();
+  clone.witness->learn(*clone.machine, Phase::came_up);
+  CHECK_FALSE(clone.witness->wanted(Phase::used));  // which is asked for when one has told how it came up
+  CHECK(clone.witness->wanted(Phase::came_up));
+}

@@ -1,5 +1,6 @@
 // What a node decides and remembers: states, the record of a sandbox, admission.
 #include <asio/io_context.hpp>
+#include <atomic>
 #include <catch2/catch.hpp>
 #include <cube/node.hpp>
 #include <set>
@@ -69,6 +70,18 @@ TEST_CASE("admission counts what is promised and gets it back") {
   const auto too_many = admission.reserve(1);
   REQUIRE_FALSE(too_many.ok());
   CHECK(too_many.error().message.find("3 sandboxes") != std::string::npos);
+}
+
+TEST_CASE("processors are busy when each has something to do") {
+  std::atomic<bool> done = false;
+  std::vector<std::jthread> spinning;
+  for (unsigned i = 0; i < 2 * processors(); ++i)
+    spinning.emplace_back([&] {
+      while (!done) continue;
+    });
+  // That they run shows when all have been seen to.
+  while (!processors_are_busy()) std::this_thread::yield();
+  done = true;
 }
 
 TEST_CASE("the host's memory is read") {
