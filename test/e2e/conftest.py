@@ -209,9 +209,9 @@ def code_interpreter(daemon):
 
 @pytest.fixture
 def poolless(daemon):
-    """The daemon without pools, which have a right to grow: for counting what is left behind."""
+    """The daemon without pools, which have a right to grow, and talkative: for counting what is left behind."""
     daemon.signal("TERM")
-    daemon.start(options=("--warm-sandboxes", "0", "--vm-shells", "0"))
+    daemon.start(options=("--warm-sandboxes", "0", "--vm-shells", "0", "--log-level", "debug"))
     yield daemon
     daemon.signal("TERM")
     daemon.start()

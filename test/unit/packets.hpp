@@ -15,7 +15,7 @@ inline std::pair<std::unique_ptr<Stream>, std::unique_ptr<Stream>> make_packet_p
   if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0) throw TestError("no socket pair");
   const asio::generic::stream_protocol protocol(AF_UNIX, SOCK_SEQPACKET);
   asio::generic::stream_protocol::socket first(loop, protocol, ends[0]), second(loop, protocol, ends[1]);
-  return {http::make_socket_stream(std::move(first)), http::make_socket_stream(std::move(second))};
+  return {make_socket_stream(std::move(first)), make_socket_stream(std::move(second))};
 }
 
 inline asio::awaitable<std::string> read_packet(Stream& stream) {
