@@ -9,7 +9,7 @@ import tempfile
 # Connection files and sockets of the kernels, cells of the shell: readable by the interpreter's user only.
 RUNTIME_DIRECTORY = tempfile.mkdtemp(prefix="kernels-", dir=os.environ.get("CUBE_RUNTIME_DIRECTORY"))
 
-START_SECONDS = 120  # until a kernel answers: on a slow and busy machine Java takes more than half a minute
+START_SECONDS = 240  # until a kernel answers: on a slow and busy machine that takes minutes
 
 
 class UnknownLanguage(Exception):

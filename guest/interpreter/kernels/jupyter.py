@@ -74,16 +74,17 @@ class JupyterKernel:
         await answer_of_new_kernel(self._process.or_death(self._handshake()))
 
     async def _handshake(self):
-        """Until the kernel answers and its outputs reach us: a subscription made too late misses them."""
+        """Until the kernel answers and its outputs reach us: a subscription made too late misses them. Asked again after
+        ever longer, it answers faster than it is asked, however slow it is."""
+        patience = 1
         while True:
             self._idle.clear()
             self._message = self._client.kernel_info()
             try:
-                await asyncio.wait_for(self._reply(), 1)
-                await asyncio.wait_for(self._idle.wait(), 1)
+                await asyncio.wait_for(self._finished(), patience)
                 return
             except asyncio.TimeoutError:
-                continue
+                patience *= 2
 
     async def execute(self, code: str, emit):
         await self._request(code, emit, silent=False)

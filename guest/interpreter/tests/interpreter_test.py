@@ -71,6 +71,7 @@ class Server:
             "CUBE_AGENT_URL": f"http://127.0.0.1:{self.agent.server_port}",
             "CUBE_KEEPALIVE_SECONDS": "0.5",
             "CUBE_RUNTIME_DIRECTORY": self.directory,
+            "JUPYTER_PATH": os.path.join(self.directory, "jupyter"),
         }
         self.command = [sys.executable, "-m", "uvicorn", "main:app", "--app-dir", os.path.dirname(HERE),
                         "--port", str(self.port), "--log-level", "warning"]
@@ -80,6 +81,12 @@ class Server:
     def start(self):
         self.process = subprocess.Popen(self.command, env=self.environment)
         wait_until(self.healthy, "the server's health")
+
+    def install_kernel(self, language: str, program: str):
+        directory = os.path.join(self.environment["JUPYTER_PATH"], "kernels", language)
+        os.makedirs(directory)
+        with open(os.path.join(directory, "kernel.json"), "w", encoding="utf-8") as file:
+            json.dump({"argv": ["python3", "-c", program, "-f", "{connection_file}"], "display_name": language, "language": language}, file)
 
     def become(self, sandbox_id: str):
         """Makes this the clone of that name."""
@@ -436,6 +443,23 @@ class ContextTest(InterpreterTest):
         self.assertEqual(server.request("POST", "/contexts", {"cwd": "/not/there"})[0], 400)
         for body in ({}, {"code": 1}, {"code": "1", "env_vars": {"a b": "c"}}, {"code": "1", "env_vars": {"A": 1}}, [1]):
             self.assertEqual(server.request("POST", "/execute", body)[0], 400, body)
+
+    SLOW = """
+import time
+from ipykernel.ipkernel import IPythonKernel
+from ipykernel.kernelapp import IPKernelApp
+
+class Slow(IPythonKernel):
+    async def kernel_info_request(self, *arguments):
+        time.sleep(1.5)
+        await super().kernel_info_request(*arguments)
+
+IPKernelApp.launch_instance(kernel_class=Slow)
+"""
+
+    def test_a_kernel_may_be_slow_to_answer(self):
+        server.install_kernel("slow", self.SLOW)
+        self.assertEqual(self.text("6 * 7", language="slow"), "42")
 
     def test_waiting_is_told(self):
         stream = Stream(server.port, {"code": "import time; time.sleep(1.2)"})
