@@ -70,7 +70,7 @@ struct Settings {
   std::string scratch_directory;  ///< see snapshot::open
   std::string kernel_path;        ///< the guest's vmlinux
   std::chrono::seconds boot_timeout{120};
-  std::chrono::seconds ready_timeout{600};
+  std::chrono::seconds ready_timeout{600};  ///< also for what an image wants run before it is captured
 };
 
 /// Opens every template in the store; a damaged one is reported and refuses to be cloned. Removes what

@@ -24,7 +24,6 @@ using SteadyClock = std::chrono::steady_clock;
 constexpr milliseconds ready_pause{250};
 constexpr milliseconds connections_end{500};
 constexpr milliseconds one_ready_try{60'000};
-constexpr milliseconds longest_warm_up{120'000};
 
 /// What the image wants run before it is captured. Says what failed, and nothing else.
 constexpr const char* warm_up_command =
@@ -193,7 +192,7 @@ class Build {
   awaitable<void> warm_up(node::GuestClient& guest) {
     progress_("warming up");
     const auto started = SteadyClock::now();
-    const auto outcome = co_await guest.run(warm_up_command, "root", longest_warm_up);
+    const auto outcome = co_await guest.run(warm_up_command, "root", settings_.ready_timeout);
     std::string failed = outcome.ok() ? outcome->output : outcome.error().describe();
     while (failed.ends_with('\n')) failed.pop_back();
     progress_("warmed up in " + seconds_since(started) +

@@ -17,6 +17,7 @@ from _pytest.runner import runtestprotocol
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("CUBED_BUILD", ROOT / "build/check"))
 KEY = "e2b_" + "0123456789abcdef" * 2 + "01234567"
+LONG = 3600  # seconds a sandbox may live: in a slow lab a test may need more than the usual five minutes
 READY = "curl -sf http://127.0.0.1:49999/health"
 
 
@@ -221,5 +222,5 @@ def poolless(daemon):
 def sandbox(daemon):
     from e2b import Sandbox
 
-    with Sandbox.create("base") as box:
+    with Sandbox.create("base", timeout=LONG) as box:
         yield box

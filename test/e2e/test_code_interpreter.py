@@ -7,10 +7,12 @@ from e2b import TimeoutException
 from e2b_code_interpreter import Sandbox
 from e2b_code_interpreter.charts import BarChart, LineChart, SuperChart
 
+from conftest import LONG
+
 
 @pytest.fixture(scope="module")
 def interpreter(code_interpreter):
-    with Sandbox.create() as box:
+    with Sandbox.create(timeout=LONG) as box:
         yield box
 
 
@@ -67,7 +69,7 @@ LANGUAGES = {
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_languages_print_have_values_and_know_the_variables(code_interpreter, language):
     hello, product, value, who, shape = LANGUAGES[language]
-    with Sandbox.create(envs={"WHO": "everybody"}, timeout=600) as box:
+    with Sandbox.create(envs={"WHO": "everybody"}, timeout=LONG) as box:
         def text(code, **options):
             execution = box.run_code(code, language=language, **options)
             assert execution.error is None
@@ -109,7 +111,7 @@ def test_a_client_that_gives_up_interrupts_its_cell(interpreter):
 
 @pytest.mark.parametrize("process", ["uvicorn main:app", "cube-python/kernel.py"])
 def test_what_is_killed_is_started_again(code_interpreter, process):
-    with Sandbox.create(timeout=600) as box:
+    with Sandbox.create(timeout=LONG) as box:
         before = box.run_code("kept = 1; import os; os.getppid()").text
         box.commands.run(f"pgrep -f '^([^ ]*/)?python3 .*{process}' | xargs kill -9", user="root")
 
