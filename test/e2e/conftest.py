@@ -151,6 +151,13 @@ class Daemon:
         return dict(zip(names, map(int, counts.split())), machines=len(self.machines()))
 
 
+def pytest_collection_modifyitems(items):
+    """Each of several labs takes whole files; what needs the large template goes to one of them."""
+    for item in items:
+        large = "code_interpreter" in item.fixturenames
+        item.add_marker(pytest.mark.xdist_group("code_interpreter" if large else item.path.stem))
+
+
 def pytest_runtest_protocol(item, nextitem):
     """The emulated processor of the lab now and then loses a timer interrupt and stands still for two minutes, host and
     guests alike (QEMU 7.2). A test that failed while that happened says nothing of cubed: it is run once more."""
@@ -171,7 +178,8 @@ def pytest_runtest_protocol(item, nextitem):
 
 @pytest.fixture(scope="session")
 def host():
-    directory = BUILD / "e2e-run"  # kept for its logs until the next run
+    # Kept for its logs until the next run.
+    directory = BUILD / "e2e-run" / os.environ.get("PYTEST_XDIST_WORKER", "alone")
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
     machine = Host.current = Host(directory)
