@@ -17,7 +17,9 @@ from _pytest.runner import runtestprotocol
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("CUBED_BUILD", ROOT / "build/check"))
 KEY = "e2b_" + "0123456789abcdef" * 2 + "01234567"
-LONG = 3600  # seconds a sandbox may live: in a slow lab a test may need more than the usual five minutes
+# Seconds, for labs that are slow: until what will happen has happened, and a sandbox whose test needs more than the usual life.
+PATIENCE = 120
+LONG = 3600
 READY = "curl -sf http://127.0.0.1:49999/health"
 
 
@@ -27,15 +29,15 @@ def free_port():
         return listener.getsockname()[1]
 
 
-def wait_until(condition, seconds, what):
+def wait_until(condition, what):
     """Polls until the condition holds; its value."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         value = condition()
         if value:
             return value
         time.sleep(0.05)
-    raise AssertionError(f"not within {seconds} s: {what}")
+    raise AssertionError(f"not within {PATIENCE} s: {what}")
 
 
 class Host:
@@ -55,7 +57,11 @@ class Host:
                       "--forward", str(self.api_port), "--forward", str(self.control_port), "--"] + server
         self.log = open(self.run / "host.log", "wb")
         self.process = subprocess.Popen(server, stdout=self.log, stderr=self.log, stdin=subprocess.DEVNULL)
-        wait_until(self._answers, 120, "the lab answers")
+        try:
+            wait_until(self._answers, "the lab answers")
+        except BaseException:
+            self.stop()
+            raise
         if not self.direct:  # a crash leaves its core beside the logs
             self.shell(f"echo {self.run}/core > /proc/sys/kernel/core_pattern")
 
@@ -102,7 +108,7 @@ class Daemon:
             command[command.index("--image-dir") + 1] = images
         command = shlex.join(command)
         self.pid = int(self.host.shell(f"ulimit -c unlimited; setsid {command} >> {self.host.run}/cubed.log 2>&1 < /dev/null & echo $!"))
-        wait_until(self.healthy, 60, "the daemon is healthy")
+        wait_until(self.healthy, "the daemon is healthy")
 
     def healthy(self):
         try:

@@ -67,7 +67,7 @@ def clock_difference(daemon, box):
     box.files.write("clock_server.py", CLOCK_SERVER)
     box.commands.run("python3 clock_server.py", background=True, timeout=0)
     headers = [("E2b-Sandbox-Id", box.sandbox_id), ("E2b-Sandbox-Port", "8123")]
-    wait_until(lambda: daemon.request("GET", "/", key=None, headers=headers)[0] == 200, 30, "the clock answers")
+    wait_until(lambda: daemon.request("GET", "/", key=None, headers=headers)[0] == 200, "the clock answers")
     script = ROOT / "test/e2e/clock.py"
     least, most = daemon.host.shell(f"python3 {script} {daemon.host.api_port} {box.sandbox_id} 8123").split()
     return float(least), float(most)
@@ -88,7 +88,7 @@ def test_sandboxes_of_a_moment_tell_what_their_use_needs(poolless):
     before = len(told())
     with Sandbox.create("base") as box:
         box.commands.run("git --version")
-    wait_until(lambda: len(told()) == 2, 20, "the sandbox has told both")
+    wait_until(lambda: len(told()) == 2, "the sandbox has told both")
     (first, few), (second, more) = told()
     assert (first, second) == ("came up", "used")
     assert more > few

@@ -22,7 +22,7 @@ class KilledAt:
         self.daemon, self.marker = daemon, f"{daemon.host.state}.strace"
         daemon.host.shell(f"rm -f {self.marker}; setsid strace -f -qq -o {self.marker} -e trace={STEPS} -p {daemon.pid} "
                           f"-e inject={STEPS}:signal=KILL:when={number} < /dev/null > /dev/null 2>&1 &")
-        wait_until(self.attached, 30, "strace is attached to every thread")
+        wait_until(self.attached, "strace is attached to every thread")
 
     def attached(self):
         traced = self.daemon.host.shell(f"grep -h TracerPid /proc/{self.daemon.pid}/task/*/status | sort -u")
@@ -31,7 +31,7 @@ class KilledAt:
     def survived(self):
         """Whether the daemon got through; one that was hit may take a moment to be gone."""
         self.daemon.host.shell("pkill -INT -x strace; while pgrep -x strace > /dev/null; do sleep 0.05; done", check=False)
-        return wait_until(lambda: "no" if self.gone() else "yes" if self.daemon.healthy() else None, 60,
+        return wait_until(lambda: "no" if self.gone() else "yes" if self.daemon.healthy() else None,
                           "it answers or is gone") == "yes"
 
     def gone(self):
@@ -119,7 +119,7 @@ def test_killed_at_every_step_of_a_resume(daemon, witness):
             assert box.connect(timeout=600).files.read("state") == "written"
 
     sweep(daemon, prepare, lambda box: post(daemon, f"/v2/sandboxes/{box.sandbox_id}/connect", {"timeout": 600}), check)
-    wait_until(lambda: daemon.host.shell(f"ls -A {daemon.host.state}/paused | wc -l").strip() == "1", 20, "only the witness is left")
+    wait_until(lambda: daemon.host.shell(f"ls -A {daemon.host.state}/paused | wc -l").strip() == "1", "only the witness is left")
 
 
 def test_killed_at_every_step_of_a_checkpoint(daemon, witness):
@@ -209,7 +209,7 @@ def test_a_template_cut_off_under_its_clones_ends_only_them(daemon):
             box.commands.run("cat /proc/*/maps /usr/bin/* > /dev/null", timeout=60)
         except Exception:  # the guest is ending
             pass
-        wait_until(lambda: state_of(daemon, box) is None, 60, "the clone has ended")
+        wait_until(lambda: state_of(daemon, box) is None, "the clone has ended")
     assert other.commands.run("echo alive").stdout == "alive\n"
     other.kill()
     assert "its memory image is damaged" in daemon.host.shell(f"grep 'the guest stopped' {daemon.host.run}/cubed.log | tail -n 2")
@@ -270,7 +270,7 @@ def test_killed_while_it_pauses_and_resumes(daemon):
             assert daemon.request("DELETE", f"/sandboxes/{box.sandbox_id}")[0] == 204
             thread.join()
             assert state_of(daemon, box) is None
-    wait_until(lambda: daemon.host.shell(f"ls -A {daemon.host.state}/paused") == "", 20, "nothing is left of them")
+    wait_until(lambda: daemon.host.shell(f"ls -A {daemon.host.state}/paused") == "", "nothing is left of them")
 
 
 def test_memory_that_a_guest_frees_goes_back_to_the_host(daemon):
@@ -285,7 +285,7 @@ def test_memory_that_a_guest_frees_goes_back_to_the_host(daemon):
         assert full - before > 190 << 10
         box.commands.run("rm /dev/shm/large")
         # Most of it: some stays in the kernel's lists and caches, and the pool of the daemon may have grown.
-        wait_until(lambda: full - resident() > 150 << 10, 60, "the host has its memory again")
+        wait_until(lambda: full - resident() > 150 << 10, "the host has its memory again")
 
 
 def test_a_machine_whose_process_is_killed_takes_no_other_with_it(poolless):
@@ -295,7 +295,7 @@ def test_a_machine_whose_process_is_killed_takes_no_other_with_it(poolless):
         victim = Sandbox.create("base")
         process, = set(daemon.machines()) - set(others)
         daemon.host.shell(f"kill -KILL {process}")  # as the kernel does to what uses too much memory
-        wait_until(lambda: state_of(daemon, victim) is None, 20, "the sandbox is gone")
+        wait_until(lambda: state_of(daemon, victim) is None, "the sandbox is gone")
         assert bystander.commands.run("echo alive").stdout == "alive\n"
         assert daemon.healthy()
 
@@ -308,5 +308,5 @@ def test_no_machine_outlives_a_daemon_that_is_killed(poolless):
     assert len(machines) == 3
     daemon.signal("KILL")
     wait_until(lambda: daemon.host.shell(f"ls -d {' '.join(f'/proc/{machine}' for machine in machines)} 2>/dev/null", check=False) == "",
-               20, "every machine has ended")
+               "every machine has ended")
     daemon.start()

@@ -146,4 +146,4 @@ def test_a_thousand_sandboxes_leave_nothing_behind(poolless):
         return all(after[name] <= before[name] + slack for name, slack in
                    (("descriptors", 2), ("mappings", 24), ("threads", 0), ("scratch", 0), ("files", 0),
                     ("machines", 0)))
-    wait_until(back_to_before, 60, f"everything is as before: {before}, now {daemon.footprint()}")
+    wait_until(back_to_before, f"everything is as before: {before}, now {daemon.footprint()}")

@@ -25,14 +25,14 @@ def test_output_streams_and_exit_code(sandbox):
 
 
 def test_background_stdin_list_and_kill(sandbox):
-    handle = sandbox.commands.run("cat; sleep 100", background=True, stdin=True)
+    handle = sandbox.commands.run("cat; sleep 3600", background=True, stdin=True)
     assert handle.pid in [process.pid for process in sandbox.commands.list()]
     sandbox.commands.send_stdin(handle.pid, "ping\n")
     for stdout, _, _ in handle:
         assert stdout == "ping\n"
         break
     assert sandbox.commands.kill(handle.pid) is True
-    wait_until(lambda: handle.pid not in [process.pid for process in sandbox.commands.list()], 20, "it is gone")
+    wait_until(lambda: handle.pid not in [process.pid for process in sandbox.commands.list()], "it is gone")
     assert sandbox.commands.kill(handle.pid) is False
     other = sandbox.commands.connect(sandbox.commands.run("sleep 0.2; echo late", background=True).pid)
     assert other.wait().stdout == "late\n"
@@ -40,8 +40,8 @@ def test_background_stdin_list_and_kill(sandbox):
 
 def test_a_command_that_takes_too_long_is_ended(sandbox):
     with pytest.raises(TimeoutException):
-        sandbox.commands.run("sleep 30", timeout=1)
-    wait_until(lambda: sandbox.commands.run("pgrep -x sleep || true").stdout == "", 10, "the command is gone")
+        sandbox.commands.run("sleep 3600", timeout=1)
+    wait_until(lambda: sandbox.commands.run("pgrep -x sleep || true").stdout == "", "the command is gone")
 
 
 def test_large_output_arrives_whole(sandbox):
@@ -105,19 +105,19 @@ def test_the_deadline_ends_a_sandbox(daemon):
 
 def test_killing_ends_a_running_stream(daemon):
     box = Sandbox.create("base")
-    handle = box.commands.run("sleep 300", background=True, timeout=0)
+    handle = box.commands.run("sleep 3600", background=True, timeout=0)
     started = time.monotonic()
     box.kill()
     with pytest.raises(Exception):
         handle.wait()
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 60
 
 
 def test_the_guests_kernel_hears_that_it_is_a_copy(sandbox):
     def reseeded():
         return "crng reseeded due to virtual machine fork" in sandbox.commands.run("dmesg", user="root").stdout
 
-    wait_until(reseeded, 20, "the kernel reseeded")
+    wait_until(reseeded, "the kernel reseeded")
 
 
 def test_sandboxes_do_not_see_each_others_writes(daemon):

@@ -141,7 +141,7 @@ def test_a_port_of_a_sandbox_by_its_host_name(daemon, tls):
         host = box.get_host(8000).partition(":")[0]
         assert host == f"8000-{box.sandbox_id}.{DOMAIN}"
         url = f"https://{host}:{daemon.host.api_port}"
-        wait_until(lambda: curl(daemon, tls, f"{url}/sum", host=host)[0] == 200, 60, "the server in the guest answers")
+        wait_until(lambda: curl(daemon, tls, f"{url}/sum", host=host)[0] == 200, "the server in the guest answers")
         fetched = tls / "data"
         assert curl(daemon, tls, "-o", fetched, f"{url}/data", host=host)[:2] == (200, "2")
         digest = subprocess.run(["sha256sum", fetched], capture_output=True, text=True).stdout.split()[0]
@@ -180,7 +180,7 @@ def hangup(daemon, message):
 
     before = count()
     daemon.host.shell(f"kill -HUP {daemon.pid}")
-    wait_until(lambda: count() != before, 20, message)
+    wait_until(lambda: count() != before, message)
 
 
 def test_bad_files_keep_the_daemon_from_starting_and_are_named(daemon, tls, tmp_path):
