@@ -19,6 +19,7 @@
 #include <array>
 #include <asio/any_io_executor.hpp>
 #include <asio/awaitable.hpp>
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <cube/core.hpp>
@@ -120,8 +121,8 @@ struct MemoryImage {
 /// Refuses a descriptor that is not KVM of the stable API version 12, or lacks what the monitor needs.
 Result<void> check_kvm(int kvm_fd);
 
-/// A machine's memory for whoever looks at it from outside its process: proc_pid_mem(5) and
-/// proc_pid_pagemap(5), which stay with the process that opened them.
+/// A machine's memory for whoever looks at it from outside its process: proc_pid_mem(5),
+/// proc_pid_pagemap(5) and proc_pid_clear_refs(5), which stay with the process that opened them.
 class ProcessMemory {
  public:
   struct Region {
@@ -129,12 +130,17 @@ class ProcessMemory {
     std::uint64_t bytes = 0;    ///< whole pages
   };
 
-  /// Of the calling process. `regions` are in the order of a memory image: low RAM first.
+  /// Of the calling process, which may have other machines: their writes cannot be told apart. `regions` are
+  /// in the order of a memory image: low RAM first.
   static Result<std::shared_ptr<const ProcessMemory>> open(
       std::span<const std::span<const std::byte>> regions);
 
-  ProcessMemory(Fd memory, Fd pagemap, std::vector<Region> regions)
-      : memory_(std::move(memory)), pagemap_(std::move(pagemap)), regions_(std::move(regions)) {}
+  /// `clear_refs` of a process with no other machine, or none.
+  ProcessMemory(Fd memory, Fd pagemap, Fd clear_refs, std::vector<Region> regions)
+      : memory_(std::move(memory)),
+        pagemap_(std::move(pagemap)),
+        clear_refs_(std::move(clear_refs)),
+        regions_(std::move(regions)) {}
 
   std::uint64_t bytes() const;
   std::span<const Region> regions() const { return regions_; }
@@ -147,10 +153,19 @@ class ProcessMemory {
   /// pages.
   Result<void> read(std::uint64_t offset, std::span<std::byte> into) const;
 
+  /// From now on the kernel marks the pages that are written to (Documentation/admin-guide/mm/soft-dirty.rst);
+  /// the guest faults once more on every page it uses again. For a paused machine; one thread at a time. The
+  /// moment's number, of which there is no other. `unimplemented` where writes cannot be told.
+  Result<std::uint64_t> forget_writes() const;
+  /// The moment since which pages are marked; 0 before the first.
+  std::uint64_t marked_since() const { return marked_since_; }
+
  private:
   Fd memory_;
   Fd pagemap_;
+  Fd clear_refs_;
   std::vector<Region> regions_;
+  mutable std::atomic<std::uint64_t> marked_since_ = 0;
 };
 
 class Machine;

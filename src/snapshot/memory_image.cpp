@@ -6,8 +6,6 @@
 #include <cerrno>
 #include <cstring>
 
-#include "snapshot/resident_pages.hpp"
-
 namespace cube::snapshot {
 namespace {
 
@@ -46,10 +44,10 @@ Result<void> for_each_kind(std::uint64_t offset, std::span<const std::byte> byte
   return {};
 }
 
-/// Calls `chunk(offset in the image, bytes)` for the pages of memory that are its own, at most 1 MiB a call.
+/// Calls `chunk(offset in the image, bytes)` for such pages of memory, at most 1 MiB a call.
 template <class Chunk>
-Result<void> for_each_own_chunk(const vmm::ProcessMemory& memory, Chunk chunk) {
-  const auto runs = resident_pages(memory, true);
+Result<void> for_each_chunk(const vmm::ProcessMemory& memory, WhichPages which, Chunk chunk) {
+  const auto runs = resident_pages(memory, which);
   if (!runs) return runs.error();
   std::vector<std::byte> bytes(chunk_bytes);
   for (const vmm::PageRun& run : *runs)
@@ -66,7 +64,7 @@ Result<void> for_each_own_chunk(const vmm::ProcessMemory& memory, Chunk chunk) {
 // A guest may go on running only after this, so what is read here does not change under it.
 Result<std::uint32_t> write_base_image(int fd, const vmm::ProcessMemory& memory) {
   std::uint32_t checksum = 0;
-  CUBE_TRY(for_each_own_chunk(memory, [&](std::uint64_t offset, std::span<const std::byte> bytes) {
+  CUBE_TRY(for_each_chunk(memory, WhichPages::own, [&](std::uint64_t offset, std::span<const std::byte> bytes) {
     return for_each_kind(
         offset, bytes, [](std::uint64_t, std::span<const std::byte> page) { return is_zero(page); },
         [&](std::uint64_t at, std::span<const std::byte> run, bool zero) -> Result<void> {
@@ -142,16 +140,16 @@ Result<void> MemoryView::read(std::uint64_t offset, std::span<std::byte> into) c
 
 // A page that was copied in from a layer, or written with what it held already, is the mapping's own but no
 // change: comparing costs less than storing it again and again.
-Result<std::shared_ptr<const disk::Layer>> collect_changes(const MemoryView& parent,
-                                                           const vmm::ProcessMemory& memory,
-                                                           const std::string& scratch_directory) {
+Result<Changes> collect_changes(const MemoryView& parent, const vmm::ProcessMemory& memory, WhichPages which,
+                                const std::string& scratch_directory) {
   auto writer = disk::LayerWriter::create(scratch_directory, memory.bytes());
   if (!writer) return std::move(writer).error();
 
   enum class Kind { same, zero, data };
+  Changes changes;
   std::vector<std::byte> before(chunk_bytes);
   CUBE_TRY(
-      for_each_own_chunk(memory, [&](std::uint64_t offset, std::span<const std::byte> now) -> Result<void> {
+      for_each_chunk(memory, which, [&](std::uint64_t offset, std::span<const std::byte> now) -> Result<void> {
         CUBE_TRY(parent.read(offset, std::span(before).first(now.size())));
         const auto kind_of = [&](std::uint64_t at, std::span<const std::byte> page) {
           if (std::memcmp(page.data(), before.data() + (at - offset), page.size()) == 0) return Kind::same;
@@ -162,10 +160,12 @@ Result<std::shared_ptr<const disk::Layer>> collect_changes(const MemoryView& par
             [&](std::uint64_t at, std::span<const std::byte> run, Kind kind) -> Result<void> {
               if (kind == Kind::zero) return (*writer)->write_zeros(at, run.size());
               if (kind == Kind::data) return (*writer)->write(at, run);
+              changes.unchanged_bytes += run.size();
               return {};
             });
       }));
-  return (*writer)->finish();
+  changes.layer = (*writer)->finish();
+  return changes;
 }
 
 }  // namespace cube::snapshot

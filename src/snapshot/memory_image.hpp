@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "snapshot/files.hpp"
+#include "snapshot/resident_pages.hpp"
 
 namespace cube::snapshot {
 
@@ -38,9 +39,14 @@ class MemoryView {
   std::vector<vmm::MemoryImage::Run> runs_;
 };
 
-/// What memory mapped from `parent` now holds that `parent` does not: costs reading the mapping's own pages
-/// once, and writing those that differ.
-Result<std::shared_ptr<const disk::Layer>> collect_changes(const MemoryView& parent, const vmm::ProcessMemory& memory,
-                                                           const std::string& scratch_directory);
+struct Changes {
+  std::shared_ptr<const disk::Layer> layer;
+  std::uint64_t unchanged_bytes = 0;  ///< that were read and held what `parent` does
+};
+
+/// What memory mapped from `parent` now holds that `parent` does not. Costs reading the pages that may, its own
+/// or those of them that are marked, once, and writing those that differ.
+Result<Changes> collect_changes(const MemoryView& parent, const vmm::ProcessMemory& memory, WhichPages which,
+                                const std::string& scratch_directory);
 
 }  // namespace cube::snapshot

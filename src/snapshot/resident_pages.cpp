@@ -21,6 +21,7 @@ constexpr const char* pagemap_file = "the pagemap of a machine";
 constexpr std::uint64_t category_file = 1u << 2;
 constexpr std::uint64_t category_present = 1u << 3;
 constexpr std::uint64_t category_swapped = 1u << 4;
+constexpr std::uint64_t category_soft_dirty = 1u << 7;
 
 struct ScannedRegion {
   std::uint64_t start, end, categories;
@@ -48,7 +49,7 @@ class Runs {
   std::vector<PageRun> runs_;
 };
 
-Result<void> scan(int pagemap, const Region& memory, std::uint64_t image_offset, bool own_only, Runs& runs) {
+Result<void> scan(int pagemap, const Region& memory, std::uint64_t image_offset, WhichPages which, Runs& runs) {
   std::array<ScannedRegion, 1024> regions;
   ScanArguments arguments{};
   arguments.size = sizeof arguments;
@@ -58,7 +59,8 @@ Result<void> scan(int pagemap, const Region& memory, std::uint64_t image_offset,
   arguments.vec_len = regions.size();
   arguments.category_anyof_mask = category_present | category_swapped;
   arguments.return_mask = category_file;
-  if (own_only) arguments.category_inverted = arguments.category_mask = category_file;
+  if (which != WhichPages::present) arguments.category_inverted = arguments.category_mask = category_file;
+  if (which == WhichPages::marked) arguments.category_mask |= category_soft_dirty;
 
   while (arguments.start < arguments.end) {
     const int count = ::ioctl(pagemap, pagemap_scan, &arguments);
@@ -77,9 +79,11 @@ Result<void> scan(int pagemap, const Region& memory, std::uint64_t image_offset,
 constexpr std::uint64_t bit_present = 1ull << 63;
 constexpr std::uint64_t bit_swapped = 1ull << 62;
 constexpr std::uint64_t bit_file = 1ull << 61;
+constexpr std::uint64_t bit_soft_dirty = 1ull << 55;
 
-Result<void> read_pagemap(int pagemap, const Region& memory, std::uint64_t image_offset, bool own_only,
+Result<void> read_pagemap(int pagemap, const Region& memory, std::uint64_t image_offset, WhichPages which,
                           Runs& runs) {
+  const std::uint64_t needed = which == WhichPages::marked ? bit_soft_dirty : 0;
   const std::uint64_t first = memory.address / page_size;
   const std::uint64_t pages = memory.bytes / page_size;
   std::array<std::uint64_t, 4096> entries;
@@ -88,7 +92,8 @@ Result<void> read_pagemap(int pagemap, const Region& memory, std::uint64_t image
     CUBE_TRY(read_exactly(pagemap, std::as_writable_bytes(chunk), (first + done) * sizeof(std::uint64_t)));
     for (std::size_t i = 0; i < chunk.size(); ++i) {
       const bool own = (chunk[i] & bit_file) == 0;
-      if ((chunk[i] & (bit_present | bit_swapped)) != 0 && (own || !own_only))
+      if ((chunk[i] & (bit_present | bit_swapped)) != 0 && (own || which == WhichPages::present) &&
+          (chunk[i] & needed) == needed)
         runs.add(image_offset + (done + i) * page_size, page_size, own);
     }
     done += chunk.size();
@@ -97,11 +102,11 @@ Result<void> read_pagemap(int pagemap, const Region& memory, std::uint64_t image
 }
 
 template <class Method>
-Result<std::vector<PageRun>> collect(const vmm::ProcessMemory& memory, bool own_only, Method method) {
+Result<std::vector<PageRun>> collect(const vmm::ProcessMemory& memory, WhichPages which, Method method) {
   Runs runs;
   std::uint64_t image_offset = 0;
   for (const Region& region : memory.regions()) {
-    CUBE_TRY(method(memory.pagemap_fd(), region, image_offset, own_only, runs));
+    CUBE_TRY(method(memory.pagemap_fd(), region, image_offset, which, runs));
     image_offset += region.bytes;
   }
   if (!memory.alive()) return make_error(ErrorCode::unavailable, "the machine's process is gone");
@@ -110,14 +115,14 @@ Result<std::vector<PageRun>> collect(const vmm::ProcessMemory& memory, bool own_
 
 }  // namespace
 
-Result<std::vector<PageRun>> resident_pages(const vmm::ProcessMemory& memory, bool own_only,
+Result<std::vector<PageRun>> resident_pages(const vmm::ProcessMemory& memory, WhichPages which,
                                             PageMethod method) {
   if (method != PageMethod::pagemap) {
-    auto runs = collect(memory, own_only, scan);
+    auto runs = collect(memory, which, scan);
     if (runs || method == PageMethod::scan) return runs;
     if (runs.error().os_errno != ENOTTY && runs.error().os_errno != EINVAL) return runs;
   }
-  return collect(memory, own_only, read_pagemap);
+  return collect(memory, which, read_pagemap);
 }
 
 std::uint64_t bytes_of(std::span<const PageRun> runs) {

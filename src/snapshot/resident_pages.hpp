@@ -1,4 +1,5 @@
-// Which pages of a machine's memory are present in its process, and which of those are its own.
+// Which pages of a machine's memory are present in its process, which of those are its own, and which of those
+// were written lately.
 //
 // In a private mapping of an image a page is the file's until it is written to, then the mapping's own
 // (anonymous): those are the dirty ones, however long ago they were written. In anonymous memory every
@@ -18,9 +19,14 @@ enum class PageMethod {
   pagemap,    ///< /proc/PID/pagemap: 8 bytes a page
 };
 
-/// Runs of present pages, ascending, with their offsets in the image; `written` are the memory's own. With
-/// `own_only` the others are left out.
-Result<std::vector<vmm::PageRun>> resident_pages(const vmm::ProcessMemory& memory, bool own_only,
+enum class WhichPages {
+  present,
+  own,
+  marked,  ///< own, and written since ProcessMemory::marked_since()
+};
+
+/// Runs of pages, ascending, with their offsets in the image; `written` are the memory's own.
+Result<std::vector<vmm::PageRun>> resident_pages(const vmm::ProcessMemory& memory, WhichPages which,
                                                  PageMethod method = PageMethod::automatic);
 
 std::uint64_t bytes_of(std::span<const vmm::PageRun> runs);

@@ -18,10 +18,27 @@
 namespace cube::snapshot {
 namespace {
 
+/// Reading so much in vain at a capture costs more than having the guest fault on its pages once more.
+constexpr std::uint64_t worth_marking = 16u << 20;
+
+/// What of a machine's memory is not marked is as it was at this moment, or at a later capture of it.
+struct Moment {
+  std::weak_ptr<const vmm::ProcessMemory> machine;
+  std::uint64_t number = 0;  ///< 0: never
+
+  bool is_the_last_of(const std::shared_ptr<const vmm::ProcessMemory>& memory) const {
+    return number != 0 && number == memory->marked_since() && machine.lock() == memory;
+  }
+};
+
 class LayeredSnapshot final : public Snapshot {
  public:
-  LayeredSnapshot(Files files, std::string scratch, bool verified, const WorkingSet* parents = nullptr)
-      : files_(std::move(files)), scratch_(std::move(scratch)), verified_(verified) {
+  LayeredSnapshot(Files files, std::string scratch, bool verified, Moment marked_since = {},
+                  const WorkingSet* parents = nullptr)
+      : files_(std::move(files)),
+        scratch_(std::move(scratch)),
+        marked_since_(std::move(marked_since)),
+        verified_(verified) {
     if (!files_.memory) return;
     memory_.emplace(files_.memory, files_.memory_layers, files_.shape.memory_bytes);
     working_set_ = std::make_shared<WorkingSet>(parents, memory_->runs());
@@ -86,11 +103,15 @@ class LayeredSnapshot final : public Snapshot {
   const Files& files() const { return files_; }
   const std::string& scratch() const { return scratch_; }
   const MemoryView& memory() const { return *memory_; }
+  const Moment& marked_since() const { return marked_since_; }
   /// The same base images with other layers: as trusted as this one.
-  SnapshotPtr with(Files files) const {
+  SnapshotPtr with(Files files, Moment marked_since) const {
     const std::scoped_lock lock(verification_);
-    return std::make_shared<LayeredSnapshot>(std::move(files), scratch_, verified_, working_set_.get());
+    return std::make_shared<LayeredSnapshot>(std::move(files), scratch_, verified_, std::move(marked_since),
+                                             working_set_.get());
   }
+  /// The same content in other layers.
+  SnapshotPtr with(Files files) const { return with(std::move(files), marked_since_); }
 
  private:
   Result<void> verify_base() const {
@@ -103,6 +124,7 @@ class LayeredSnapshot final : public Snapshot {
 
   const Files files_;
   const std::string scratch_;
+  const Moment marked_since_;
   std::optional<MemoryView> memory_;
   mutable std::mutex verification_;
   mutable bool verified_;
@@ -131,13 +153,18 @@ Result<void> add_base_image(Files& files, const vmm::ProcessMemory& memory, cons
   return {};
 }
 
-/// Adds what the machine has changed of its parent's memory.
-Result<void> add_changes(Files& files, const MemoryView& parent, const vmm::ProcessMemory& memory,
-                         const std::string& scratch) {
-  auto changes = collect_changes(parent, memory, scratch);
-  if (!changes) return std::move(changes).error();
-  if ((*changes)->held_clusters() > 0) files.memory_layers.push_back(std::move(*changes));
-  return {};
+/// Adds what the machine has changed of its parent's memory. Since when what it writes is marked.
+Result<Moment> add_changes(Files& files, const LayeredSnapshot& parent,
+                           const std::shared_ptr<const vmm::ProcessMemory>& memory) {
+  Moment moment = parent.marked_since();
+  const bool marked = moment.is_the_last_of(memory);
+  const auto changes =
+      collect_changes(parent.memory(), *memory, marked ? WhichPages::marked : WhichPages::own, parent.scratch());
+  if (!changes) return changes.error();
+  if (changes->layer->held_clusters() > 0) files.memory_layers.push_back(changes->layer);
+  if (changes->unchanged_bytes < worth_marking) return marked ? moment : Moment();
+  const auto number = memory->forget_writes();
+  return number ? Moment{memory, *number} : Moment();
 }
 
 /// One layer, or none where there were none.
@@ -199,13 +226,19 @@ Result<SnapshotPtr> capture(const SnapshotPtr& parent, vmm::Machine& machine, di
   auto state = machine.save();
   if (!state) return std::move(state).error();
   files.state = std::move(*state);
-  CUBE_TRY(files.memory ? add_changes(files, before.memory(), **memory, before.scratch())
-                        : add_base_image(files, **memory, before.scratch()));
+  Moment marked_since;
+  if (files.memory) {
+    auto added = add_changes(files, before, *memory);
+    if (!added) return std::move(added).error();
+    marked_since = std::move(*added);
+  } else {
+    CUBE_TRY(add_base_image(files, **memory, before.scratch()));
+  }
   // It read pages of a damaged image as zeros: nothing that was read of it counts.
   if (machine.stopped())
     return make_error(ErrorCode::unavailable, "the machine stopped while it was captured");
   files.disk_layers = disk.freeze();
-  return before.with(std::move(files));
+  return before.with(std::move(files), std::move(marked_since));
 }
 
 Result<SnapshotPtr> capture_disk(const SnapshotPtr& parent, disk::CowDisk& disk) {
@@ -249,7 +282,7 @@ SnapshotPtr rebase(const SnapshotPtr& later, const SnapshotPtr& before, const Sn
 std::uint64_t private_bytes(const vmm::Machine& machine) {
   const auto memory = machine.memory();
   if (!memory) return 0;
-  const auto runs = resident_pages(**memory, true);
+  const auto runs = resident_pages(**memory, WhichPages::own);
   return runs ? bytes_of(*runs) : 0;
 }
 

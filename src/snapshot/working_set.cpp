@@ -105,7 +105,7 @@ bool WorkingSet::learns(Phase phase) const {
 void WorkingSet::learn(const vmm::Machine& machine, Phase phase) {
   const auto memory = machine.memory();
   if (!memory) return;
-  const auto resident = resident_pages(**memory, false);
+  const auto resident = resident_pages(**memory, WhichPages::present);
   if (!resident || resident->empty() || machine.stopped()) return;  // the memory of what has stopped is gone
   const std::scoped_lock lock(mutex_);
   if (!learns(phase)) return;

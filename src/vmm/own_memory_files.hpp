@@ -6,9 +6,9 @@
 namespace cube::vmm {
 
 struct OwnMemoryFiles {
-  Fd memory, pagemap;
+  Fd memory, pagemap, clear_refs;
 
-  /// Of the calling process; whoever has them reads its memory from anywhere.
+  /// Of the calling process; whoever has them reads its memory, and has writes to it marked, from anywhere.
   static Result<OwnMemoryFiles> open();
 };
 

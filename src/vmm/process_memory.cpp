@@ -1,5 +1,6 @@
 // Reading the memory of a machine's process through its /proc files.
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -29,6 +30,41 @@ Result<void> read_all(int fd, std::uint64_t address, std::span<std::byte> into) 
   return {};
 }
 
+Result<void> clear_soft_dirty(int clear_refs) {
+  if (retry_interrupted([&] { return ::write(clear_refs, "4", 1); }) == 1) return {};
+  return os_error(errno, "cannot have writes to a machine's memory marked");
+}
+
+/// Without CONFIG_MEM_SOFT_DIRTY the bits can be cleared all the same, and are never set again. Tried on a page
+/// of this process.
+bool try_marking() {
+  const auto files = OwnMemoryFiles::open();
+  if (!files) return false;
+  void* const page =
+      ::mmap(nullptr, page_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (page == MAP_FAILED) return false;
+  const auto write = [&] { *static_cast<volatile char*>(page) = 1; };
+  const auto marked = [&] {
+    constexpr unsigned soft_dirty = 55;
+    std::uint64_t entry = 0;
+    const std::uint64_t place = reinterpret_cast<std::uintptr_t>(page) / page_size * sizeof entry;
+    const auto read =
+        read_exactly(files->pagemap.get(), std::as_writable_bytes(std::span(&entry, 1)), place);
+    return read.ok() && (entry >> soft_dirty & 1) != 0;
+  };
+  write();
+  const bool cleared = clear_soft_dirty(files->clear_refs.get()).ok() && !marked();
+  write();
+  const bool marks = cleared && marked();
+  ::munmap(page, page_size);
+  return marks;
+}
+
+bool kernel_marks_writes() {
+  static const bool marks = try_marking();
+  return marks;
+}
+
 }  // namespace
 
 Result<OwnMemoryFiles> OwnMemoryFiles::open() {
@@ -36,7 +72,9 @@ Result<OwnMemoryFiles> OwnMemoryFiles::open() {
   if (!memory) return std::move(memory).error();
   auto pagemap = open_file("/proc/self/pagemap", O_RDONLY);
   if (!pagemap) return std::move(pagemap).error();
-  return OwnMemoryFiles{std::move(*memory), std::move(*pagemap)};
+  auto clear_refs = open_file("/proc/self/clear_refs", O_WRONLY);
+  if (!clear_refs) return std::move(clear_refs).error();
+  return OwnMemoryFiles{std::move(*memory), std::move(*pagemap), std::move(*clear_refs)};
 }
 
 Result<std::shared_ptr<const ProcessMemory>> ProcessMemory::open(
@@ -46,7 +84,7 @@ Result<std::shared_ptr<const ProcessMemory>> ProcessMemory::open(
   std::vector<Region> places;
   for (const auto region : regions)
     places.push_back({reinterpret_cast<std::uintptr_t>(region.data()), region.size()});
-  return std::make_shared<const ProcessMemory>(std::move(files->memory), std::move(files->pagemap),
+  return std::make_shared<const ProcessMemory>(std::move(files->memory), std::move(files->pagemap), Fd(),
                                                std::move(places));
 }
 
@@ -79,6 +117,15 @@ Result<void> ProcessMemory::read(std::uint64_t offset, std::span<std::byte> into
   }
   if (!into.empty()) return make_error(ErrorCode::invalid_argument, "a place outside the machine's memory");
   return {};
+}
+
+// Whatever comes of it, of what was written before nothing is known any more.
+Result<std::uint64_t> ProcessMemory::forget_writes() const {
+  if (!clear_refs_ || !kernel_marks_writes())
+    return make_error(ErrorCode::unimplemented, "writes to this machine's memory cannot be told");
+  const std::uint64_t moment = ++marked_since_;
+  CUBE_TRY(clear_soft_dirty(clear_refs_.get()));
+  return moment;
 }
 
 }  // namespace cube::vmm

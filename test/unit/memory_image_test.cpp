@@ -22,7 +22,7 @@ std::shared_ptr<const vmm::ProcessMemory> in_process(std::span<const std::byte> 
 /// Those this kernel has: Linux before 6.7 lacks PAGEMAP_SCAN.
 std::vector<PageMethod> methods() {
   const Mapping memory(page);
-  const auto scanned = resident_pages(*in_process(memory.bytes()), true, PageMethod::scan);
+  const auto scanned = resident_pages(*in_process(memory.bytes()), WhichPages::own, PageMethod::scan);
   if (scanned) return {PageMethod::scan, PageMethod::pagemap, PageMethod::automatic};
   REQUIRE((scanned.error().os_errno == ENOTTY || scanned.error().os_errno == EINVAL));
   WARN("this kernel has no PAGEMAP_SCAN");
@@ -30,17 +30,17 @@ std::vector<PageMethod> methods() {
 }
 
 /// Pages as runs: {first, count, written}.
-std::vector<std::array<std::uint64_t, 3>> runs_of(std::span<const std::byte> memory, bool own_only,
-                                                  PageMethod method) {
+std::vector<std::array<std::uint64_t, 3>> runs_of(std::span<const std::byte> memory,
+                                                  WhichPages which, PageMethod method) {
   std::vector<std::array<std::uint64_t, 3>> found;
-  for (const PageRun& run : unwrap(resident_pages(*in_process(memory), own_only, method))) {
+  for (const PageRun& run : unwrap(resident_pages(*in_process(memory), which, method))) {
     REQUIRE(run.offset % page == 0);
     REQUIRE(run.bytes % page == 0);
     found.push_back({run.offset / page, run.bytes / page, run.written});
   }
   return found;
 }
-using Runs = decltype(runs_of({}, true, PageMethod::pagemap));
+using Runs = decltype(runs_of({}, WhichPages::own, PageMethod::pagemap));
 
 FilePtr shared_file(const Place& place, std::span<const std::byte> content) {
   auto file = unwrap(disk::SharedFile::create(place.scratch));
@@ -97,8 +97,9 @@ TEST_CASE("the pages of anonymous memory that are present are its own, by both m
   memory.fill_page(8999, 3);
   expected.push_back({8999, 1, 1});
   for (const PageMethod method : methods()) {
-    for (const bool own_only : {false, true}) CHECK(runs_of(memory.bytes(), own_only, method) == expected);
-    CHECK(runs_of(memory.bytes().subspan(4000 * page, 60 * page), true, method) ==
+    for (const WhichPages which : {WhichPages::present, WhichPages::own})
+      CHECK(runs_of(memory.bytes(), which, method) == expected);
+    CHECK(runs_of(memory.bytes().subspan(4000 * page, 60 * page), WhichPages::own, method) ==
           Runs{{0, 50, 1}, {51, 9, 1}});
   }
 }
@@ -109,10 +110,10 @@ TEST_CASE("a page that was only read is zeros, and a page put out to swap is the
   for (std::uint64_t index = 40; index < 60; ++index) memory.fill_page(index, 4);
   // Where there is swap; elsewhere they stay in memory.
   ::madvise(memory.page(40).data(), 20 * page, MADV_PAGEOUT);
-  const Runs found = runs_of(memory.bytes(), true, PageMethod::automatic);
+  const Runs found = runs_of(memory.bytes(), WhichPages::own, PageMethod::automatic);
   CHECK(std::ranges::count(found, std::array<std::uint64_t, 3>{40, 20, 1}) == 1);
   for (const auto& [first, count, written] : found) CHECK((first == 7 || first == 40));
-  for (const PageMethod method : methods()) CHECK(runs_of(memory.bytes(), true, method) == found);
+  for (const PageMethod method : methods()) CHECK(runs_of(memory.bytes(), WhichPages::own, method) == found);
 }
 
 TEST_CASE("of an image's mapping only what was written is its own, until it is given back") {
@@ -123,10 +124,10 @@ TEST_CASE("of an image's mapping only what was written is its own, until it is g
   for (const std::uint64_t index : {3u, 4u, 5u, 100u, 599u}) memory.fill_page(index, 2);
   memory.give_back(4);
   const Runs own{{3, 1, 1}, {5, 1, 1}, {100, 1, 1}, {599, 1, 1}};
-  const Runs all = runs_of(memory.bytes(), false, PageMethod::automatic);
+  const Runs all = runs_of(memory.bytes(), WhichPages::present, PageMethod::automatic);
   for (const PageMethod method : methods()) {
-    CHECK(runs_of(memory.bytes(), true, method) == own);
-    CHECK(runs_of(memory.bytes(), false, method) == all);
+    CHECK(runs_of(memory.bytes(), WhichPages::own, method) == own);
+    CHECK(runs_of(memory.bytes(), WhichPages::present, method) == all);
   }
   Runs written;
   bool has_read_page = false;
@@ -232,7 +233,7 @@ TEST_CASE("changes are the own pages that differ: data stored, zeros marked, the
   memory.fill_page(200, 79);
   memory.give_back(200);  // as before again
   memory.fill_page(339, 80);
-  const auto layer = unwrap(collect_changes(view, *in_process(memory.bytes()), place.scratch));
+  const auto layer = unwrap(collect_changes(view, *in_process(memory.bytes()), WhichPages::own, place.scratch)).layer;
   CHECK(held_pages(*layer) ==
         std::map<std::uint64_t, bool>{{0, true}, {1, false}, {21, true}, {60, false}, {339, false}});
   CHECK(allocated_bytes(layer->fd()) == 3 * page);
@@ -252,7 +253,7 @@ TEST_CASE("an untouched clone has no changes, also if all of it was read") {
   const Files files = files_of(place, parent);
   const MemoryView view(files.memory, files.memory_layers, memory_bytes);
   const auto memory = in_process(clone.memory().bytes());
-  CHECK(unwrap(collect_changes(view, *memory, place.scratch))->held_clusters() == 0);
+  CHECK(unwrap(collect_changes(view, *memory, WhichPages::own, place.scratch)).layer->held_clusters() == 0);
 }
 
 TEST_CASE("changes are found in several regions and in runs of more than a megabyte") {
@@ -265,7 +266,7 @@ TEST_CASE("changes are found in several regions and in runs of more than a megab
   high.fill_page(5, 5);
   const std::vector<std::span<const std::byte>> regions = {low.bytes(), high.bytes()};
   const auto memory = unwrap(vmm::ProcessMemory::open(regions));
-  const auto layer = unwrap(collect_changes(view, *memory, place.scratch));
+  const auto layer = unwrap(collect_changes(view, *memory, WhichPages::own, place.scratch)).layer;
   CHECK(layer->held_clusters() == pages + 1);
   CHECK(layer->holds(pages + 5));
   Bytes content(2 * pages * page);

@@ -23,10 +23,10 @@ awaitable<Result<std::string>> timed(Session& session, Samples& samples, std::st
 std::string of(const Box& box, const char* what) { return "/sandboxes/" + box.id + what; }
 
 /// `mib` of the guest's memory now hold something they did not, and no zeros.
-awaitable<void> dirty(Session& session, const Box& box, int mib) {
+awaitable<void> dirty(Session& session, const Box& box, int mib, std::string file = "dirty") {
   const std::string size = std::to_string(mib) + "M";
   const auto ran = co_await session.run(
-      box, "(date; yes $(date +%N)) | head -c " + size + " > /dev/shm/dirty; echo done", true);
+      box, "(date; yes $(date +%N)) | head -c " + size + " > /dev/shm/" + file + "; echo done", true);
   if (!ran.ok()) complain(ran.error());
 }
 
@@ -63,6 +63,37 @@ awaitable<void> measure(Target target, std::string name, int mib, int rounds, Ro
     const auto killed = co_await session.kill(*box);
     if (!killed.ok()) complain(killed.error());
   }
+}
+
+/// A sandbox that has written much, and has been captured since.
+struct History {
+  Samples checkpoint, command;
+};
+
+awaitable<void> measure(Target target, std::string name, int rounds, History& row) {
+  constexpr int captures_before = 2;
+  Session session(target);
+  const auto box = co_await session.create(name);
+  if (!box.ok()) {
+    complain(box.error());
+    row.checkpoint.fail();
+    co_return;
+  }
+  co_await dirty(session, *box, 100, "history");
+  Samples untimed;
+  for (int round = -captures_before; round < rounds; ++round) {
+    co_await dirty(session, *box, 1);
+    const auto taken =
+        co_await timed(session, round < 0 ? untimed : row.checkpoint, "POST", of(*box, "/snapshots"), "{}");
+    const auto start = Clock::now();
+    const auto ran = co_await session.run(*box, "echo done", true);
+    if (ran.ok() && round >= 0) row.command.add(milliseconds_since(start));
+    if (!taken.ok()) continue;
+    const auto deleted = co_await session.call("DELETE", "/templates/" + text_member(*taken, "snapshotID"), "");
+    if (!deleted.ok()) complain(deleted.error());
+  }
+  const auto killed = co_await session.kill(*box);
+  if (!killed.ok()) complain(killed.error());
 }
 
 awaitable<void> fork(Target target, std::string name, int mib, int count, int rounds, Samples& samples) {
@@ -110,6 +141,10 @@ void state_table(const Target& target, const StateOptions& options) {
     run_to_end(measure(target, options.large_template, 7, options.rounds, row));
     print("7 MiB dirty, " + options.large_template, row);
   }
+  History history;
+  run_to_end(measure(target, options.template_name, options.rounds, history));
+  print_row("checkpoint, 1 MiB dirty after 100", history.checkpoint);
+  print_row("a command after that", history.command);
   for (const int count : {1, 10, 100}) {
     if (count > options.most_forks) break;
     Samples samples;

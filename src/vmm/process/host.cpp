@@ -151,7 +151,7 @@ class Host {
     auto shell = Shell::make(std::move(*core_), static_cast<std::uint32_t>(shape.vcpu_count),
                              shape.memory_bytes, host_);
     if (!shell) return std::move(shell).error();
-    for (Fd* descriptor : {&files_.memory, &files_.pagemap, &handle_})
+    for (Fd* descriptor : {&files_.memory, &files_.pagemap, &files_.clear_refs, &handle_})
       for_the_daemon.push_back(std::move(*descriptor));
     shell_ = std::move(*shell);
     std::vector<ProcessMemory::Region> regions;

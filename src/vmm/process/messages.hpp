@@ -1,6 +1,6 @@
 // What daemon and machine process say to each other, as bytes: fixed-size records, lengths in front, every
 // read checked, because a guest that broke out of its machine may be the one who writes. The first message is
-// the process': the regions of its shell's memory, with /proc/self/mem, /proc/self/pagemap and a pidfd. Then
+// the process': the regions of its shell's memory, with /proc/self/mem, pagemap, clear_refs and a pidfd. Then
 // come calls, with these descriptors, in this order:
 //
 //   boot         link, the disk's socket, the tap if there is one, the kernel
