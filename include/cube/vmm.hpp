@@ -153,9 +153,10 @@ class ProcessMemory {
   /// pages.
   Result<void> read(std::uint64_t offset, std::span<std::byte> into) const;
 
-  /// From now on the kernel marks the pages that are written to (Documentation/admin-guide/mm/soft-dirty.rst);
-  /// the guest faults once more on every page it uses again. For a paused machine; one thread at a time. The
-  /// moment's number, of which there is no other. `unimplemented` where writes cannot be told.
+  /// From now on the kernel marks the pages that are written to
+  /// (Documentation/admin-guide/mm/soft-dirty.rst); the guest faults once more on every page it uses again.
+  /// For a paused machine; one thread at a time. The moment's number, of which there is no other.
+  /// `unimplemented` where writes cannot be told.
   Result<std::uint64_t> forget_writes() const;
   /// The moment since which pages are marked; 0 before the first.
   std::uint64_t marked_since() const { return marked_since_; }

@@ -64,16 +64,17 @@ Result<void> for_each_chunk(const vmm::ProcessMemory& memory, WhichPages which, 
 // A guest may go on running only after this, so what is read here does not change under it.
 Result<std::uint32_t> write_base_image(int fd, const vmm::ProcessMemory& memory) {
   std::uint32_t checksum = 0;
-  CUBE_TRY(for_each_chunk(memory, WhichPages::own, [&](std::uint64_t offset, std::span<const std::byte> bytes) {
-    return for_each_kind(
-        offset, bytes, [](std::uint64_t, std::span<const std::byte> page) { return is_zero(page); },
-        [&](std::uint64_t at, std::span<const std::byte> run, bool zero) -> Result<void> {
-          if (zero) return {};
-          for (std::size_t page = 0; page < run.size(); page += page_size)
-            checksum = add_page(checksum, at + page, run.subspan(page, page_size));
-          return write_exactly(fd, run, at);
-        });
-  }));
+  CUBE_TRY(
+      for_each_chunk(memory, WhichPages::own, [&](std::uint64_t offset, std::span<const std::byte> bytes) {
+        return for_each_kind(
+            offset, bytes, [](std::uint64_t, std::span<const std::byte> page) { return is_zero(page); },
+            [&](std::uint64_t at, std::span<const std::byte> run, bool zero) -> Result<void> {
+              if (zero) return {};
+              for (std::size_t page = 0; page < run.size(); page += page_size)
+                checksum = add_page(checksum, at + page, run.subspan(page, page_size));
+              return write_exactly(fd, run, at);
+            });
+      }));
   if (retry_interrupted([&] { return ::ftruncate(fd, static_cast<off_t>(memory.bytes())); }) != 0)
     return os_error(errno, "cannot set a file's size");
   return checksum;
@@ -148,8 +149,8 @@ Result<Changes> collect_changes(const MemoryView& parent, const vmm::ProcessMemo
   enum class Kind { same, zero, data };
   Changes changes;
   std::vector<std::byte> before(chunk_bytes);
-  CUBE_TRY(
-      for_each_chunk(memory, which, [&](std::uint64_t offset, std::span<const std::byte> now) -> Result<void> {
+  CUBE_TRY(for_each_chunk(
+      memory, which, [&](std::uint64_t offset, std::span<const std::byte> now) -> Result<void> {
         CUBE_TRY(parent.read(offset, std::span(before).first(now.size())));
         const auto kind_of = [&](std::uint64_t at, std::span<const std::byte> page) {
           if (std::memcmp(page.data(), before.data() + (at - offset), page.size()) == 0) return Kind::same;

@@ -44,8 +44,8 @@ struct Changes {
   std::uint64_t unchanged_bytes = 0;  ///< that were read and held what `parent` does
 };
 
-/// What memory mapped from `parent` now holds that `parent` does not. Costs reading the pages that may, its own
-/// or those of them that are marked, once, and writing those that differ.
+/// What memory mapped from `parent` now holds that `parent` does not. Costs reading the pages that may, its
+/// own or those of them that are marked, once, and writing those that differ.
 Result<Changes> collect_changes(const MemoryView& parent, const vmm::ProcessMemory& memory, WhichPages which,
                                 const std::string& scratch_directory);
 

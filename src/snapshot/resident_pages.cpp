@@ -49,7 +49,8 @@ class Runs {
   std::vector<PageRun> runs_;
 };
 
-Result<void> scan(int pagemap, const Region& memory, std::uint64_t image_offset, WhichPages which, Runs& runs) {
+Result<void> scan(int pagemap, const Region& memory, std::uint64_t image_offset, WhichPages which,
+                  Runs& runs) {
   std::array<ScannedRegion, 1024> regions;
   ScanArguments arguments{};
   arguments.size = sizeof arguments;

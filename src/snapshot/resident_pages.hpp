@@ -1,5 +1,5 @@
-// Which pages of a machine's memory are present in its process, which of those are its own, and which of those
-// were written lately.
+// Which pages of a machine's memory are present in its process, which of those are its own, and which of
+// those were written lately.
 //
 // In a private mapping of an image a page is the file's until it is written to, then the mapping's own
 // (anonymous): those are the dirty ones, however long ago they were written. In anonymous memory every

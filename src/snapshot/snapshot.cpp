@@ -158,8 +158,8 @@ Result<Moment> add_changes(Files& files, const LayeredSnapshot& parent,
                            const std::shared_ptr<const vmm::ProcessMemory>& memory) {
   Moment moment = parent.marked_since();
   const bool marked = moment.is_the_last_of(memory);
-  const auto changes =
-      collect_changes(parent.memory(), *memory, marked ? WhichPages::marked : WhichPages::own, parent.scratch());
+  const auto changes = collect_changes(parent.memory(), *memory,
+                                       marked ? WhichPages::marked : WhichPages::own, parent.scratch());
   if (!changes) return changes.error();
   if (changes->layer->held_clusters() > 0) files.memory_layers.push_back(changes->layer);
   if (changes->unchanged_bytes < worth_marking) return marked ? moment : Moment();

@@ -35,21 +35,19 @@ Result<void> clear_soft_dirty(int clear_refs) {
   return os_error(errno, "cannot have writes to a machine's memory marked");
 }
 
-/// Without CONFIG_MEM_SOFT_DIRTY the bits can be cleared all the same, and are never set again. Tried on a page
-/// of this process.
+/// Without CONFIG_MEM_SOFT_DIRTY the bits can be cleared all the same, and are never set again. Tried on a
+/// page of this process.
 bool try_marking() {
   const auto files = OwnMemoryFiles::open();
   if (!files) return false;
-  void* const page =
-      ::mmap(nullptr, page_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  void* const page = ::mmap(nullptr, page_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (page == MAP_FAILED) return false;
   const auto write = [&] { *static_cast<volatile char*>(page) = 1; };
   const auto marked = [&] {
     constexpr unsigned soft_dirty = 55;
     std::uint64_t entry = 0;
     const std::uint64_t place = reinterpret_cast<std::uintptr_t>(page) / page_size * sizeof entry;
-    const auto read =
-        read_exactly(files->pagemap.get(), std::as_writable_bytes(std::span(&entry, 1)), place);
+    const auto read = read_exactly(files->pagemap.get(), std::as_writable_bytes(std::span(&entry, 1)), place);
     return read.ok() && (entry >> soft_dirty & 1) != 0;
   };
   write();

@@ -60,7 +60,8 @@ struct Writing {
   }
 };
 
-std::uint64_t pages(const ProcessMemory& memory, WhichPages which, PageMethod method = PageMethod::automatic) {
+std::uint64_t pages(const ProcessMemory& memory, WhichPages which,
+                    PageMethod method = PageMethod::automatic) {
   return bytes_of(unwrap(resident_pages(memory, which, method))) / page_size;
 }
 

@@ -30,8 +30,8 @@ std::vector<PageMethod> methods() {
 }
 
 /// Pages as runs: {first, count, written}.
-std::vector<std::array<std::uint64_t, 3>> runs_of(std::span<const std::byte> memory,
-                                                  WhichPages which, PageMethod method) {
+std::vector<std::array<std::uint64_t, 3>> runs_of(std::span<const std::byte> memory, WhichPages which,
+                                                  PageMethod method) {
   std::vector<std::array<std::uint64_t, 3>> found;
   for (const PageRun& run : unwrap(resident_pages(*in_process(memory), which, method))) {
     REQUIRE(run.offset % page == 0);
@@ -233,7 +233,8 @@ TEST_CASE("changes are the own pages that differ: data stored, zeros marked, the
   memory.fill_page(200, 79);
   memory.give_back(200);  // as before again
   memory.fill_page(339, 80);
-  const auto layer = unwrap(collect_changes(view, *in_process(memory.bytes()), WhichPages::own, place.scratch)).layer;
+  const auto layer =
+      unwrap(collect_changes(view, *in_process(memory.bytes()), WhichPages::own, place.scratch)).layer;
   CHECK(held_pages(*layer) ==
         std::map<std::uint64_t, bool>{{0, true}, {1, false}, {21, true}, {60, false}, {339, false}});
   CHECK(allocated_bytes(layer->fd()) == 3 * page);

@@ -89,7 +89,8 @@ awaitable<void> measure(Target target, std::string name, int rounds, History& ro
     const auto ran = co_await session.run(*box, "echo done", true);
     if (ran.ok() && round >= 0) row.command.add(milliseconds_since(start));
     if (!taken.ok()) continue;
-    const auto deleted = co_await session.call("DELETE", "/templates/" + text_member(*taken, "snapshotID"), "");
+    const auto deleted =
+        co_await session.call("DELETE", "/templates/" + text_member(*taken, "snapshotID"), "");
     if (!deleted.ok()) complain(deleted.error());
   }
   const auto killed = co_await session.kill(*box);

@@ -61,9 +61,8 @@ class Process {
     auto places = decode_regions(*regions);
     if (!places) return std::move(places).error();
     if (descriptors.size() != 4) return make_error(ErrorCode::internal, "a shell without its descriptors");
-    process->memory_ =
-        std::make_shared<const ProcessMemory>(std::move(descriptors[0]), std::move(descriptors[1]),
-                                              std::move(descriptors[2]), std::move(*places));
+    process->memory_ = std::make_shared<const ProcessMemory>(
+        std::move(descriptors[0]), std::move(descriptors[1]), std::move(descriptors[2]), std::move(*places));
     process->handle_ = std::move(descriptors[3]);
     return process;
   }
