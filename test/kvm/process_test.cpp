@@ -121,7 +121,8 @@ TEST_CASE("a process that is killed ends its machine and no other", "[process]")
   CHECK_FALSE(victim->machine->resume().ok());
   CHECK(victim->machine->pause().error().code == ErrorCode::unavailable);
   CHECK_FALSE(victim->machine->save().ok());
-  // KVM's own thread in that process (for huge pages, Linux 6.12) has no files, and may hold the memory longer.
+  // KVM's own thread in that process (for huge pages, Linux 6.12) has no files, and may hold the memory
+  // longer.
   const auto memory = *victim->machine->memory();
   std::byte any{};
   CHECK(falls_to(0, [&] { return std::size_t{memory->read(0, std::span(&any, 1)).ok()}; }));
