@@ -248,7 +248,7 @@ Result<SnapshotPtr> capture_disk(const SnapshotPtr& parent, disk::CowDisk& disk)
   files.memory_crc32c = 0;
   files.memory_layers.clear();
   files.disk_layers = disk.freeze();
-  return layered(parent).with(std::move(files));
+  return layered(parent).with(std::move(files), Moment());
 }
 
 Result<SnapshotPtr> merge(const SnapshotPtr& snapshot) {

@@ -1,6 +1,5 @@
 // Reading the memory of a machine's process through its /proc files.
 #include <fcntl.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -35,27 +34,30 @@ Result<void> clear_soft_dirty(int clear_refs) {
   return os_error(errno, "cannot have writes to a machine's memory marked");
 }
 
+/// What a pagemap says of a page (Documentation/admin-guide/mm/pagemap.rst).
+Result<std::uint64_t> pagemap_entry(int pagemap, std::uint64_t address) {
+  std::uint64_t entry = 0;
+  CUBE_TRY(read_exactly(pagemap, std::as_writable_bytes(std::span(&entry, 1)),
+                        address / page_size * sizeof entry));
+  return entry;
+}
+
 /// Without CONFIG_MEM_SOFT_DIRTY the bits can be cleared all the same, and are never set again. Tried on a
 /// page of this process.
 bool try_marking() {
   const auto files = OwnMemoryFiles::open();
   if (!files) return false;
-  void* const page = ::mmap(nullptr, page_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (page == MAP_FAILED) return false;
-  const auto write = [&] { *static_cast<volatile char*>(page) = 1; };
+  alignas(page_size) volatile std::byte page[page_size];
+  const auto write = [&] { page[0] = std::byte{1}; };
   const auto marked = [&] {
     constexpr unsigned soft_dirty = 55;
-    std::uint64_t entry = 0;
-    const std::uint64_t place = reinterpret_cast<std::uintptr_t>(page) / page_size * sizeof entry;
-    const auto read = read_exactly(files->pagemap.get(), std::as_writable_bytes(std::span(&entry, 1)), place);
-    return read.ok() && (entry >> soft_dirty & 1) != 0;
+    const auto entry = pagemap_entry(files->pagemap.get(), reinterpret_cast<std::uintptr_t>(&page));
+    return entry.ok() && (*entry >> soft_dirty & 1) != 0;
   };
   write();
   const bool cleared = clear_soft_dirty(files->clear_refs.get()).ok() && !marked();
   write();
-  const bool marks = cleared && marked();
-  ::munmap(page, page_size);
-  return marks;
+  return cleared && marked();
 }
 
 bool kernel_marks_writes() {
@@ -93,12 +95,7 @@ std::uint64_t ProcessMemory::bytes() const {
 }
 
 bool ProcessMemory::alive() const {
-  if (regions_.empty()) return false;
-  std::uint64_t entry = 0;
-  const std::uint64_t place = regions_.front().address / page_size * sizeof entry;
-  return retry_interrupted([&] {
-           return ::pread(pagemap_.get(), &entry, sizeof entry, static_cast<off_t>(place));
-         }) == sizeof entry;
+  return !regions_.empty() && pagemap_entry(pagemap_.get(), regions_.front().address).ok();
 }
 
 Result<void> ProcessMemory::read(std::uint64_t offset, std::span<std::byte> into) const {
