@@ -1,9 +1,6 @@
 // What captures of one machine read of its memory, and that none of it is missed.
-#include <cube/snapshot.hpp>
-
-#include "../unit/disk_files.hpp"
-#include "host.hpp"
 #include "snapshot/resident_pages.hpp"
+#include "snapshots.hpp"
 
 using namespace cube;
 using namespace cube::vmm;
@@ -32,13 +29,7 @@ struct Writing {
     REQUIRE(observer.wait_for_text("count at "));
     count = number_after(observer.console(), "count at ");
     REQUIRE(machine->pause().ok());
-    Shape shape;
-    shape.vcpu_count = 1;
-    shape.memory_bytes = guest_memory_bytes;
-    shape.disk_bytes = 4096;
-    Fd image = unwrap(open_file(directory / "disk", O_RDWR | O_CREAT));
-    REQUIRE(::ftruncate(image.get(), 4096) == 0);
-    first = unwrap(capture_first(shape, *machine, std::move(image), directory.path));
+    first = capture_booted(*machine, directory);
     disk = unwrap(first->open_disk());
   }
 

@@ -1,9 +1,7 @@
 // What clones teach their snapshot about the pages the next ones need.
-#include <cube/snapshot.hpp>
 #include <deque>
 
-#include "../unit/disk_files.hpp"
-#include "host.hpp"
+#include "snapshots.hpp"
 
 using namespace cube;
 using namespace cube::vmm;
@@ -32,13 +30,7 @@ struct Counting {
     counter = number_after(parent.console(), "counter at ");
     wait_until_above(*machine, parent, counter, 10);
     REQUIRE(machine->pause().ok());
-    snapshot::Shape shape;
-    shape.vcpu_count = 1;
-    shape.memory_bytes = guest_memory_bytes;
-    shape.disk_bytes = 4096;
-    Fd disk = unwrap(open_file(directory / "disk", O_RDWR | O_CREAT));
-    REQUIRE(::ftruncate(disk.get(), 4096) == 0);
-    first = unwrap(snapshot::capture_first(shape, *machine, std::move(disk), directory.path));
+    first = capture_booted(*machine, directory);
   }
 
   /// One that has counted some further.

@@ -30,6 +30,11 @@ awaitable<void> dirty(Session& session, const Box& box, int mib, std::string fil
   if (!ran.ok()) complain(ran.error());
 }
 
+awaitable<void> kill(Session& session, const Box& box) {
+  const auto killed = co_await session.kill(box);
+  if (!killed.ok()) complain(killed.error());
+}
+
 struct Row {
   Samples checkpoint, pause, resume, rollback;
 };
@@ -60,8 +65,7 @@ awaitable<void> measure(Target target, std::string name, int mib, int rounds, Ro
           co_await timed(session, row.resume, "POST", of(*box, "/connect"), "{\"timeout\":600}");
       if (!resumed.ok()) complain(resumed.error());
     }
-    const auto killed = co_await session.kill(*box);
-    if (!killed.ok()) complain(killed.error());
+    co_await kill(session, *box);
   }
 }
 
@@ -93,8 +97,7 @@ awaitable<void> measure(Target target, std::string name, int rounds, History& ro
         co_await session.call("DELETE", "/templates/" + text_member(*taken, "snapshotID"), "");
     if (!deleted.ok()) complain(deleted.error());
   }
-  const auto killed = co_await session.kill(*box);
-  if (!killed.ok()) complain(killed.error());
+  co_await kill(session, *box);
 }
 
 awaitable<void> fork(Target target, std::string name, int mib, int count, int rounds, Samples& samples) {
@@ -112,13 +115,11 @@ awaitable<void> fork(Target target, std::string name, int mib, int count, int ro
     if (!forked.ok()) continue;
     for (const std::string& id : text_members(*forked, "sandboxID")) {
       const Box fork{id, ""};
-      const auto killed = co_await session.kill(fork);
-      if (!killed.ok()) complain(killed.error());
+      co_await kill(session, fork);
     }
     if (text_members(*forked, "sandboxID").size() != static_cast<std::size_t>(count)) samples.fail();
   }
-  const auto killed = co_await session.kill(*box);
-  if (!killed.ok()) complain(killed.error());
+  co_await kill(session, *box);
 }
 
 void print(const std::string& what, const Row& row) {
