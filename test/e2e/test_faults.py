@@ -8,7 +8,7 @@ import threading
 import time
 
 import pytest
-from conftest import wait_until
+from conftest import LONG, wait_until
 from e2b import Sandbox, SandboxState
 
 # What makes something durable or visible; pausing and checkpoints are sequences of these.
@@ -55,7 +55,7 @@ def post(daemon, path, body=None):
 @pytest.fixture
 def witness(daemon):
     """A paused sandbox and a checkpoint that whatever happens must leave alone."""
-    box = Sandbox.create("base", timeout=3600)
+    box = Sandbox.create("base", timeout=LONG)
     box.files.write("witness", "still here")
     snapshot = box.create_snapshot()
     box.pause()
@@ -88,7 +88,7 @@ def sweep(daemon, prepare, operate, check):
 
 
 def prepared(daemon):
-    box = Sandbox.create("base", timeout=3600)
+    box = Sandbox.create("base", timeout=LONG)
     box.files.write("state", "written")
     return box
 
@@ -138,7 +138,7 @@ def test_killed_at_every_step_of_a_checkpoint(daemon, witness):
 @pytest.mark.parametrize("path, body", [("/fork", {"count": 2}), ("/rollback", "the witness's checkpoint")])
 def test_killed_in_the_middle(daemon, witness, path, body):
     for delay in (0.02, 0.1, 0.3):
-        box = Sandbox.create(witness[1].snapshot_id, timeout=3600)
+        box = Sandbox.create(witness[1].snapshot_id, timeout=LONG)
         content = {"snapshotID": witness[1].snapshot_id} if path == "/rollback" else body
         request = threading.Thread(target=post, args=(daemon, f"/sandboxes/{box.sandbox_id}{path}", content))
         request.start()
@@ -183,7 +183,7 @@ def damage(daemon, path, how):
 @pytest.mark.parametrize("file", ["memory.1", "state", "snapshot.json"])
 @pytest.mark.parametrize("how", ["cut", "flipped", "missing"])
 def test_a_damaged_paused_sandbox_fails_alone(daemon, file, how):
-    boxes = [Sandbox.create("base", timeout=3600) for _ in range(2)]
+    boxes = [Sandbox.create("base", timeout=LONG) for _ in range(2)]
     for box in boxes:
         box.files.write("state", "written")
         box.pause()
@@ -229,7 +229,7 @@ def test_a_template_cut_off_under_its_clones_ends_only_them(daemon):
 
 def test_a_template_deleted_under_its_clones(daemon):
     daemon.cubectl("template", "build", "passing", "--image", "base.ext4")
-    box = Sandbox.create("passing", timeout=3600)
+    box = Sandbox.create("passing", timeout=LONG)
     box.files.write("state", "written")
     daemon.cubectl("template", "delete", "passing")
     assert box.files.read("state") == "written"
@@ -260,7 +260,7 @@ def test_killed_while_it_pauses_and_resumes(daemon):
     """Whatever the order in which they arrive: afterwards the sandbox is gone, with everything it had."""
     for delay in (0, 0.02, 0.1, 0.2):
         for first in ("/pause", "/connect"):
-            box = Sandbox.create("base", timeout=3600)
+            box = Sandbox.create("base", timeout=LONG)
             if first == "/connect":
                 box.pause()
             path = f"/sandboxes/{box.sandbox_id}{first}"

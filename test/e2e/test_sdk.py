@@ -110,7 +110,7 @@ def test_killing_ends_a_running_stream(daemon):
     box.kill()
     with pytest.raises(Exception):
         handle.wait()
-    assert time.monotonic() - started < 60
+    assert time.monotonic() - started < 10
 
 
 def test_the_guests_kernel_hears_that_it_is_a_copy(sandbox):
