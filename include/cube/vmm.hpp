@@ -102,6 +102,7 @@ struct PageRun {
 /// of later layers. Large runs are mapped, small ones copied, so that a machine needs few mappings. The files
 /// may be closed once the machine is restored, and must never change while it lives.
 struct MemoryImage {
+  static constexpr std::uint64_t least_mapped_bytes = 16u << 10;  ///< smaller runs are copied
   struct Run {
     std::uint64_t memory_offset = 0;
     std::uint64_t bytes = 0;  ///< whole pages

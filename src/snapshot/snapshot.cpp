@@ -2,6 +2,7 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <cube/snapshot.hpp>
 #include <filesystem>
@@ -9,6 +10,7 @@
 #include <optional>
 
 #include "snapshot/files.hpp"
+#include "snapshot/gathered_runs.hpp"
 #include "snapshot/memory_image.hpp"
 #include "snapshot/metadata.hpp"
 #include "snapshot/publication.hpp"
@@ -20,6 +22,9 @@ namespace {
 
 /// Reading so much in vain at a capture costs more than having the guest fault on its pages once more.
 constexpr std::uint64_t worth_marking = 16u << 20;
+
+/// Clones of one snapshot that are restored from its layers as they are; for more it pays to gather these.
+constexpr std::size_t few_clones = 3;
 
 /// What of a machine's memory is not marked is as it was at this moment, or at a later capture of it.
 struct Moment {
@@ -69,10 +74,10 @@ class LayeredSnapshot final : public Snapshot {
     config.vcpu_count = files_.shape.vcpu_count;
     config.memory_bytes = files_.shape.memory_bytes;
     config.root_disk = *disk;
+    const auto [runs, pages, witness] = next_clone();
     vmm::MemoryImage image;
     image.base_fd = memory_->base_fd();
-    image.runs = memory_->runs();
-    const auto [pages, witness] = working_set_->begin_clone();
+    image.runs = runs;
     if (pages) image.working_set = *pages;
     image.observed = witness != nullptr;
     auto machine = (*shell)->restore(std::move(executors), std::move(config), files_.state, image);
@@ -106,9 +111,10 @@ class LayeredSnapshot final : public Snapshot {
   const Moment& marked_since() const { return marked_since_; }
   /// The same base images with other layers: as trusted as this one.
   SnapshotPtr with(Files files, Moment marked_since) const {
+    const auto working_set = working_set_.load();  // not behind a clone that gathers: the machine is paused
     const std::scoped_lock lock(verification_);
     return std::make_shared<LayeredSnapshot>(std::move(files), scratch_, verified_, std::move(marked_since),
-                                             working_set_.get());
+                                             working_set.get());
   }
   /// The same content in other layers.
   SnapshotPtr with(Files files) const { return with(std::move(files), marked_since_); }
@@ -122,13 +128,41 @@ class LayeredSnapshot final : public Snapshot {
     return {};
   }
 
+  struct ForClone {
+    std::span<const vmm::MemoryImage::Run> runs;
+    WorkingSet::Pages pages;           ///< or none
+    std::shared_ptr<Witness> witness;  ///< or none
+  };
+
+  ForClone next_clone() const {
+    const std::scoped_lock lock(cloning_);
+    if (++clones_ == few_clones + 1) gather();
+    auto [pages, witness] = working_set_.load()->begin_clone();
+    return {gathered_ ? gathered_->runs() : memory_->runs(), std::move(pages), std::move(witness)};
+  }
+
+  /// From now on clones copy hardly anything: what they have written when they have come up they need.
+  void gather() const {
+    auto gathered = GatheredRuns::make(*memory_, scratch_);
+    if (!gathered)
+      log(LogLevel::warning, "snapshot", "clones are made piece by piece: " + gathered.error().describe());
+    if (!gathered || !*gathered) return;
+    gathered_ = std::move(*gathered);
+    working_set_ = std::make_shared<WorkingSet>(*working_set_.load(), WorkingSet::LearnAnew{});
+  }
+
   const Files files_;
   const std::string scratch_;
   const Moment marked_since_;
   std::optional<MemoryView> memory_;
   mutable std::mutex verification_;
   mutable bool verified_;
-  std::shared_ptr<WorkingSet> working_set_;  ///< of a snapshot with memory
+
+  // Of a snapshot with memory.
+  mutable std::mutex cloning_;
+  mutable std::size_t clones_ = 0;
+  mutable std::optional<GatheredRuns> gathered_;
+  mutable std::atomic<std::shared_ptr<WorkingSet>> working_set_;
 };
 
 /// Every Snapshot is one of ours.

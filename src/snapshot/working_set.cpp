@@ -79,6 +79,8 @@ WorkingSet::WorkingSet(const WorkingSet* parent, std::span<const vmm::MemoryImag
   if (parent != nullptr) told_ = parent->told();
 }
 
+WorkingSet::WorkingSet(const WorkingSet& earlier, LearnAnew) { told_.pages = earlier.told().pages; }
+
 WorkingSet::Told WorkingSet::told() const {
   const std::scoped_lock lock(mutex_);
   return told_;

@@ -27,6 +27,10 @@ class WorkingSet : public std::enable_shared_from_this<WorkingSet> {
   /// Knows what `parent`, if there is one, has been told; `layers` are what a restore may copy.
   WorkingSet(const WorkingSet* parent, std::span<const vmm::MemoryImage::Run> layers);
 
+  /// Knows what `earlier` knows, and is to be told anew, by clones that a restore copies nothing for.
+  struct LearnAnew {};
+  WorkingSet(const WorkingSet& earlier, LearnAnew);
+
   struct ForClone {
     Pages pages;                       ///< or none
     std::shared_ptr<Witness> witness;  ///< or none: this one is not watched
