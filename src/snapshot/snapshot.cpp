@@ -74,15 +74,15 @@ class LayeredSnapshot final : public Snapshot {
     config.vcpu_count = files_.shape.vcpu_count;
     config.memory_bytes = files_.shape.memory_bytes;
     config.root_disk = *disk;
-    const auto [runs, pages, witness] = next_clone();
+    const auto [runs, working_set] = next_clone();
     vmm::MemoryImage image;
     image.base_fd = memory_->base_fd();
     image.runs = runs;
-    if (pages) image.working_set = *pages;
-    image.observed = witness != nullptr;
+    if (working_set.pages) image.working_set = *working_set.pages;
+    image.observed = working_set.witness != nullptr;
     auto machine = (*shell)->restore(std::move(executors), std::move(config), files_.state, image);
     if (!machine) return std::move(machine).error();
-    return Clone{std::move(*machine), std::move(*disk), witness};
+    return Clone{std::move(*machine), std::move(*disk), working_set.witness};
   }
 
   Result<std::shared_ptr<disk::CowDisk>> open_disk() const override {
@@ -130,15 +130,13 @@ class LayeredSnapshot final : public Snapshot {
 
   struct ForClone {
     std::span<const vmm::MemoryImage::Run> runs;
-    WorkingSet::Pages pages;           ///< or none
-    std::shared_ptr<Witness> witness;  ///< or none
+    WorkingSet::ForClone working_set;
   };
 
   ForClone next_clone() const {
     const std::scoped_lock lock(cloning_);
     if (++clones_ == few_clones + 1) gather();
-    auto [pages, witness] = working_set_.load()->begin_clone();
-    return {gathered_ ? gathered_->runs() : memory_->runs(), std::move(pages), std::move(witness)};
+    return {gathered_ ? gathered_->runs() : memory_->runs(), working_set_.load()->begin_clone()};
   }
 
   /// From now on clones copy hardly anything: what they have written when they have come up they need.

@@ -7,46 +7,24 @@ using namespace cube::vmm;
 using namespace cube::vmm::test;
 using namespace cube::snapshot;
 using cube::disk::test::unwrap;
-using cube::test::TemporaryDirectory;
 
 namespace {
 
+/// To more pages than a huge one has, which is marked as one.
 constexpr std::uint64_t some = 600;
 
-/// A machine that has written to 24 MiB and goes on writing to one page after another.
-struct Writing {
-  Host host;
-  TemporaryDirectory directory;
-  Observer observer, clones;
-  ShellPool shells{host.shells, host.workers.get_executor(), 0};
-  std::unique_ptr<Machine> machine = boot(host, observer, "history");
-  std::uint64_t count = 0;  ///< the address of how much it has written
-  SnapshotPtr first;
-  std::shared_ptr<disk::CowDisk> disk;
+/// One that has written to 24 MiB.
+struct Capturing : Writing {
+  Observer clones;
 
-  Writing() {
-    REQUIRE(machine->resume().ok());
-    REQUIRE(observer.wait_for_text("count at "));
-    count = number_after(observer.console(), "count at ");
-    REQUIRE(machine->pause().ok());
-    first = capture_booted(*machine, directory);
-    disk = unwrap(first->open_disk());
-  }
+  Capturing() : Writing("history") {}
 
-  /// To more pages than a huge one has, which is marked as one.
-  void write_some() {
-    const std::uint64_t before = word_at(*machine, count);
-    REQUIRE(machine->resume().ok());
-    wait_until_above(*machine, observer, count, before + some);
-    REQUIRE(machine->pause().ok());
-  }
+  void write_some() { write(some); }
 
   SnapshotPtr capture_after(const SnapshotPtr& parent) {
     SnapshotPtr captured = unwrap(capture(parent, *machine, *disk));
-    MachineConfig config;
-    clones.attach(config);
-    const auto clone = unwrap(captured->clone(shells, host.executors(), std::move(config)));
-    CHECK((copy_memory(*clone.machine) == copy_memory(*machine)));  // not printed
+    const auto made = clone(captured, clones);
+    CHECK((copy_memory(*made.machine) == copy_memory(*machine)));  // not printed
     return captured;
   }
 };
@@ -59,7 +37,7 @@ std::uint64_t pages(const ProcessMemory& memory, WhichPages which,
 }  // namespace
 
 TEST_CASE("a machine that has written much is captured by what it wrote since the last time", "[process]") {
-  Writing guest;
+  Capturing guest;
   guest.write_some();
   const SnapshotPtr second = guest.capture_after(guest.first);
   const auto memory = unwrap(guest.machine->memory());

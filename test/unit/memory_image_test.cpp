@@ -42,24 +42,6 @@ std::vector<std::array<std::uint64_t, 3>> runs_of(std::span<const std::byte> mem
 }
 using Runs = decltype(runs_of({}, WhichPages::own, PageMethod::pagemap));
 
-FilePtr shared_file(const Place& place, std::span<const std::byte> content) {
-  auto file = unwrap(disk::SharedFile::create(place.scratch));
-  REQUIRE(write_exactly(file->fd(), content, 0).ok());
-  return file;
-}
-
-/// What a layer holds: page to seed, 0 for zeros.
-using Pages = std::map<std::uint64_t, unsigned>;
-
-std::shared_ptr<const disk::Layer> make_layer(const Place& place, std::uint64_t pages, const Pages& held) {
-  auto writer = unwrap(disk::LayerWriter::create(place.scratch, pages * page));
-  for (const auto& [index, seed] : held)
-    REQUIRE((seed == 0 ? writer->write_zeros(index * page, page)
-                       : writer->write(index * page, pattern(page, seed)))
-                .ok());
-  return writer->finish();
-}
-
 /// What a layer holds: page to whether it is all zeros.
 std::map<std::uint64_t, bool> held_pages(const disk::Layer& layer) {
   std::map<std::uint64_t, bool> held;

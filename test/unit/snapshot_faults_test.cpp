@@ -1,5 +1,6 @@
 // Snapshots on a host whose calls fail, each of them in turn.
 #include "faulty_io.hpp"
+#include "snapshot/gathered_runs.hpp"
 #include "snapshot_files.hpp"
 
 using namespace cube;
@@ -80,6 +81,22 @@ struct Deep {
   Content content = content_of(place, snapshot);
   SnapshotPtr merged = unwrap(merge(snapshot));
   Deep() { REQUIRE(snapshot->publish(target).ok()); }
+};
+
+/// An image whose layer is in many small runs.
+struct Scattered {
+  static constexpr std::uint64_t pages = 2100;
+  Place place;
+  std::optional<MemoryView> view;
+  std::size_t scratch_names = 0;
+
+  Scattered() {
+    Pages held;
+    for (std::uint64_t i = 0; i < pages; i += 7) held[i] = 1;
+    view.emplace(shared_file(place, Bytes(pages * page)), Layers{make_layer(place, pages, held)},
+                 pages * page);
+    scratch_names = place.scratch_names();
+  }
 };
 
 }  // namespace
@@ -184,4 +201,23 @@ TEST_CASE("removing a snapshot that cannot be renamed or synced says so, and may
         REQUIRE(remove_leftovers(place.directory.path).ok());
         CHECK(place.names() == Names{"image"});
       });
+}
+
+TEST_CASE("gathering meets every fault, and what failed leaves no file") {
+  const Fault fault = GENERATE(values(every_fault));
+  std::optional<GatheredRuns> gathered;
+  const std::uint64_t faults = for_each_fault(
+      fault, [] { return std::make_unique<Scattered>(); },
+      [&](Scattered& scattered) -> Result<void> {
+        auto made = GatheredRuns::make(*scattered.view, scattered.place.scratch);
+        if (!made) return std::move(made).error();
+        gathered = std::move(*made);
+        REQUIRE(gathered);
+        return {};
+      },
+      [&](Scattered& scattered, bool worked, std::string_view) {
+        CHECK(scattered.place.scratch_names() == scattered.scratch_names + (worked ? 1 : 0));
+        gathered.reset();
+      });
+  CHECK(faults >= 2);
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cube/snapshot.hpp>
+#include <map>
 
 #include "disk_files.hpp"
 #include "fake_machine.hpp"
@@ -44,6 +45,26 @@ struct Place {
     return static_cast<std::size_t>(std::distance(fs::directory_iterator(scratch), {}));
   }
 };
+
+/// Named in the scratch directory only.
+inline FilePtr shared_file(const Place& place, std::span<const std::byte> content) {
+  auto file = unwrap(disk::SharedFile::create(place.scratch));
+  REQUIRE(write_exactly(file->fd(), content, 0).ok());
+  return file;
+}
+
+/// What a layer holds: page to seed, 0 for zeros.
+using Pages = std::map<std::uint64_t, unsigned>;
+
+inline std::shared_ptr<const disk::Layer> make_layer(const Place& place, std::uint64_t pages,
+                                                     const Pages& held) {
+  auto writer = unwrap(disk::LayerWriter::create(place.scratch, pages * page));
+  for (const auto& [index, seed] : held)
+    REQUIRE((seed == 0 ? writer->write_zeros(index * page, page)
+                       : writer->write(index * page, pattern(page, seed)))
+                .ok());
+  return writer->finish();
+}
 
 /// A machine that was booted: two regions of anonymous memory, a few pages in use, a disk image.
 struct Booted {
