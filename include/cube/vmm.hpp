@@ -198,6 +198,12 @@ class ShellMaker {
   virtual ~ShellMaker() = default;
   virtual Result<std::unique_ptr<MachineShell>> make(std::uint32_t vcpu_count,
                                                      std::uint64_t memory_bytes) = 0;  ///< blocks
+
+  /// For a guest that waits: as make(), but the shell may still be in the making. What fails shows when it is
+  /// used; one that is not used is given back some time later.
+  virtual Result<std::unique_ptr<MachineShell>> order(std::uint32_t vcpu_count, std::uint64_t memory_bytes) {
+    return make(vcpu_count, memory_bytes);
+  }
 };
 
 /// Machines of this process. `kvm_fd` is an open /dev/kvm that outlives them.

@@ -86,7 +86,7 @@ Result<std::unique_ptr<vmm::MachineShell>> ShellPool::take(std::uint32_t vcpu_co
     if (shelf.wanted < state_->limit) ++shelf.wanted;
     state_->order(shape);
   }
-  return state_->maker->make(vcpu_count, memory_bytes);
+  return state_->maker->order(vcpu_count, memory_bytes);
 }
 
 void ShellPool::age() {

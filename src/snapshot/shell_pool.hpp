@@ -20,7 +20,8 @@ class ShellPool {
   ShellPool(const ShellPool&) = delete;
   ShellPool& operator=(const ShellPool&) = delete;
 
-  /// Blocks no longer than making one takes; orders a replacement. Safe from any thread.
+  /// Blocks no longer than making one takes; orders a replacement. If none was ready, that one cannot be made
+  /// may show only when it is used. Safe from any thread.
   Result<std::unique_ptr<vmm::MachineShell>> take(std::uint32_t vcpu_count, std::uint64_t memory_bytes);
 
   /// Once a minute: forgets demand that is no longer there. Blocks.

@@ -121,13 +121,19 @@ inline std::unique_ptr<MachineShell> make_shell(Host& host, std::uint32_t vcpu_c
   return std::move(*shell);
 }
 
-inline std::unique_ptr<Machine> boot(Host& host, Observer& observer, const char* guest,
-                                     MachineConfig config = {}) {
-  config.memory_bytes = guest_memory_bytes;
+inline Result<std::unique_ptr<Machine>> boot_in(MachineShell& shell, Host& host, Observer& observer,
+                                                const char* guest, MachineConfig config = {}) {
+  config.vcpu_count = shell.vcpu_count();
+  config.memory_bytes = shell.memory_bytes();
   observer.attach(config);
   const Fd kernel(open_guest(guest));
-  auto machine =
-      make_shell(host, config.vcpu_count)->boot(host.executors(), std::move(config), {kernel.get(), ""});
+  return shell.boot(host.executors(), std::move(config), {kernel.get(), ""});
+}
+
+inline std::unique_ptr<Machine> boot(Host& host, Observer& observer, const char* guest,
+                                     MachineConfig config = {}) {
+  const auto shell = make_shell(host, config.vcpu_count);
+  auto machine = boot_in(*shell, host, observer, guest, std::move(config));
   if (!machine) FAIL(machine.error().describe());
   return std::move(*machine);
 }

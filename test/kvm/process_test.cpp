@@ -37,18 +37,35 @@ std::map<std::string, std::string> status_of(pid_t process) {
   return fields;
 }
 
-/// The processes that wait for a machine, of this process' spawner.
-std::vector<pid_t> spare_processes() {
+/// Of this process' spawner: "cube-spare" waits for a machine.
+std::vector<pid_t> processes_named(std::string_view wanted) {
   std::vector<pid_t> found;
   for (const auto& entry : std::filesystem::directory_iterator("/proc")) {
     const std::string name = entry.path().filename();
     if (name.find_first_not_of("0123456789") != std::string::npos) continue;
     auto status = status_of(std::stoi(name));
-    if (status["Name"] != "cube-spare") continue;
+    if (status["Name"] != wanted) continue;
     auto parent = status_of(std::stoi(status["PPid"]));
     if (parent["PPid"] == std::to_string(::getpid())) found.push_back(std::stoi(name));
   }
   return found;
+}
+
+/// Kills them and waits for their end.
+void kill_all(const std::vector<pid_t>& processes) {
+  for (const pid_t process : processes) REQUIRE(::kill(process, SIGKILL) == 0);
+  for (const pid_t process : processes)
+    while (::kill(process, 0) == 0) std::this_thread::yield();
+}
+
+/// A shell that was ordered, and its process, which has begun to make it.
+std::pair<std::unique_ptr<MachineShell>, pid_t> order_shell(Host& host) {
+  REQUIRE(processes_named("cube-machine").empty());
+  auto shell = host.shells->order(1, guest_memory_bytes);
+  if (!shell) FAIL(shell.error().describe());
+  std::vector<pid_t> found;
+  while ((found = processes_named("cube-machine")).empty()) std::this_thread::yield();
+  return {std::move(*shell), found.front()};
 }
 
 struct Running {
@@ -160,11 +177,35 @@ TEST_CASE("spare processes that were killed are made up for", "[process]") {
   Host host;
   make_shell(host);  // when there is one, there are others
   std::vector<pid_t> killed;
-  while ((killed = spare_processes()).empty()) std::this_thread::yield();
-  for (const pid_t process : killed) REQUIRE(::kill(process, SIGKILL) == 0);
-  for (const pid_t process : killed)
-    while (::kill(process, 0) == 0) std::this_thread::yield();
+  while ((killed = processes_named("cube-spare")).empty()) std::this_thread::yield();
+  kill_all(killed);
   for (int i = 0; i < 8; ++i) CHECK(make_shell(host));
+}
+
+TEST_CASE("a process that ends with its order is made up for when the shell is used", "[process]") {
+  Host host;
+  const auto [shell, process] = order_shell(host);
+  kill_all({process});
+  Observer observer;
+  const auto machine = boot_in(*shell, host, observer, "counter");
+  REQUIRE(machine.ok());
+  REQUIRE((*machine)->resume().ok());
+  CHECK(observer.wait_for_text("counter at "));
+}
+
+TEST_CASE("an ordered shell that cannot be made says so to its guest", "[process]") {
+  Host host;
+  const auto shell = host.shells->order(max_vcpus + 1, guest_memory_bytes);
+  REQUIRE(shell.ok());
+  Observer observer;
+  CHECK(boot_in(**shell, host, observer, "counter").error().code == ErrorCode::invalid_argument);
+}
+
+TEST_CASE("a process ends when nobody wants the shell that was ordered", "[process]") {
+  Host host;
+  auto [shell, process] = order_shell(host);
+  shell.reset();
+  CHECK(falls_to(0, [&] { return processes_named("cube-machine").size(); }));
 }
 
 TEST_CASE("a process that stands still keeps nobody on the loop waiting", "[process]") {

@@ -48,22 +48,12 @@ class DiskThreads {
   std::vector<std::thread> threads_;
 };
 
-/// A process and the calls into it, from any thread. It ends with the object.
+/// A process that is about to make a shell, and the calls into it, from any thread. It ends with the object.
 class Process {
  public:
-  /// Waits until it has answered its order.
   static Result<std::unique_ptr<Process>> make(Fd socket) {
     auto process = std::make_unique<Process>(std::move(socket));
     CUBE_TRY(process->channel_.set_patience(patience));
-    std::vector<Fd> descriptors;
-    const auto regions = process->take_answer(&descriptors);
-    if (!regions) return regions.error();
-    auto places = decode_regions(*regions);
-    if (!places) return std::move(places).error();
-    if (descriptors.size() != 4) return make_error(ErrorCode::internal, "a shell without its descriptors");
-    process->memory_ = std::make_shared<const ProcessMemory>(
-        std::move(descriptors[0]), std::move(descriptors[1]), std::move(descriptors[2]), std::move(*places));
-    process->handle_ = std::move(descriptors[3]);
     return process;
   }
 
@@ -73,7 +63,7 @@ class Process {
 
   /// Blocks until memory, vCPUs and descriptors are given back.
   ~Process() {
-    if (!handle_) return;  // it has nothing yet, and ends when it finds nobody to answer
+    if (!handle_) return;  // it is not ready, and ends when it finds nobody to answer
     kill();
     pollfd ended{handle_.get(), POLLIN, 0};
     retry_interrupted([&] { return ::poll(&ended, 1, -1); });
@@ -82,11 +72,21 @@ class Process {
   /// Does not wait.
   void kill() { ::syscall(SYS_pidfd_send_signal, handle_.get(), SIGKILL, nullptr, 0); }
 
+  /// Waits for its shell.
+  Result<void> wait_ready() {
+    const std::scoped_lock lock(mutex_);
+    return take_shell();
+  }
+  bool ready() const { return static_cast<bool>(handle_); }
+
+  /// Once it is ready.
   const std::shared_ptr<const ProcessMemory>& memory() const { return memory_; }
 
+  /// The first does not wait for the shell before it is sent, so that the process goes on at once.
   Result<std::string> call(Call call, std::string_view bytes, std::span<const int> descriptors = {}) {
     const std::scoped_lock lock(mutex_);
     CUBE_TRY(channel_.send(static_cast<std::uint32_t>(call), bytes, descriptors));
+    CUBE_TRY(take_shell());
     return take_answer();
   }
 
@@ -96,6 +96,21 @@ class Process {
   }
 
  private:
+  /// The order's answer, if it has not come yet.
+  Result<void> take_shell() {
+    if (ready()) return {};
+    std::vector<Fd> descriptors;
+    const auto regions = take_answer(&descriptors);
+    if (!regions) return regions.error();
+    auto places = decode_regions(*regions);
+    if (!places) return std::move(places).error();
+    if (descriptors.size() != 4) return make_error(ErrorCode::internal, "a shell without its descriptors");
+    memory_ = std::make_shared<const ProcessMemory>(std::move(descriptors[0]), std::move(descriptors[1]),
+                                                    std::move(descriptors[2]), std::move(*places));
+    handle_ = std::move(descriptors[3]);
+    return {};
+  }
+
   Result<std::string> take_answer(std::vector<Fd>* descriptors = nullptr) {
     auto answer = channel_.receive(
         descriptors != nullptr ? Channel::Descriptors::taken : Channel::Descriptors::refused, most_answer);
@@ -108,6 +123,49 @@ class Process {
   Channel channel_;
   std::shared_ptr<const ProcessMemory> memory_;
   Fd handle_;  ///< a pidfd
+};
+
+/// Processes on order, from any thread, and what serves all their disks.
+class Processes {
+ public:
+  explicit Processes(Spawner spawner) : spawner_(std::move(spawner)) {}
+
+  Result<std::unique_ptr<Process>> order(const ShellShape& shape) {
+    auto socket = spawn(shape);
+    if (!socket) return std::move(socket).error();
+    return Process::make(std::move(*socket));
+  }
+
+  /// Does `use(Process&)` with `process`, or with another one if that ended while it waited for its order,
+  /// for want of memory perhaps: it may have taken the order with it.
+  template <class Use>
+  auto use(std::unique_ptr<Process>& process, const ShellShape& shape, Use use) -> decltype(use(*process)) {
+    for (int i = 1;; ++i) {
+      auto used = use(*process);
+      if (used || process->ready() || used.error().code != ErrorCode::unavailable || i == attempts)
+        return used;
+      auto another = order(shape);
+      if (!another) return std::move(another).error();
+      process = std::move(*another);
+    }
+  }
+
+  /// Once one was ordered.
+  const std::shared_ptr<DiskThreads>& disk_threads() const { return disk_threads_; }
+
+ private:
+  static constexpr int attempts = 3;
+
+  Result<Fd> spawn(const ShellShape& shape) {
+    const std::scoped_lock lock(mutex_);
+    if (!disk_threads_)
+      disk_threads_ = std::make_shared<DiskThreads>(std::max(2u, std::thread::hardware_concurrency()));
+    return spawner_.spawn(shape);
+  }
+
+  std::mutex mutex_;
+  Spawner spawner_;
+  std::shared_ptr<DiskThreads> disk_threads_;  ///< no threads before the first machine
 };
 
 class RemoteMachine final : public Machine {
@@ -146,8 +204,10 @@ class RemoteMachine final : public Machine {
     return theirs;
   }
 
-  Result<void> bring(Call call, std::string_view bytes, std::span<const int> descriptors) {
-    auto brought = process_->call(call, bytes, descriptors);
+  Result<void> bring(Processes& processes, const ShellShape& shape, Call call, std::string_view bytes,
+                     std::span<const int> descriptors) {
+    auto brought = processes.use(process_, shape,
+                                 [&](Process& process) { return process.call(call, bytes, descriptors); });
     if (!brought) return std::move(brought).error();
     return {};
   }
@@ -204,9 +264,12 @@ class RemoteMachine final : public Machine {
 
 class RemoteShell final : public MachineShell {
  public:
-  RemoteShell(std::unique_ptr<Process> process, const ShellShape& shape,
-              std::shared_ptr<DiskThreads> disk_threads)
-      : shape_(shape), disk_threads_(std::move(disk_threads)), process_(std::move(process)) {}
+  RemoteShell(std::unique_ptr<Process> process, const ShellShape& shape, std::shared_ptr<Processes> processes)
+      : shape_(shape), processes_(std::move(processes)), process_(std::move(process)) {}
+
+  Result<void> wait_ready() {
+    return processes_->use(process_, shape_, [](Process& process) { return process.wait_ready(); });
+  }
 
   std::uint32_t vcpu_count() const override { return static_cast<std::uint32_t>(shape_.vcpu_count); }
   std::uint64_t memory_bytes() const override { return shape_.memory_bytes; }
@@ -237,55 +300,47 @@ class RemoteShell final : public MachineShell {
     const GuestSettings settings{
         config.generation_id, config.root_disk ? config.root_disk->capacity_bytes() : 0,
         config.new_generation, static_cast<bool>(config.tap), static_cast<bool>(config.on_console)};
-    auto machine = std::make_unique<RemoteMachine>(std::move(process_), disk_threads_);
+    auto machine = std::make_unique<RemoteMachine>(std::move(process_), processes_->disk_threads());
     auto attached = machine->attach(executors, std::move(config));
     if (!attached) return std::move(attached).error();
     std::vector<int> descriptors;
     for (const Fd& descriptor : *attached) descriptors.push_back(descriptor.get());
     const std::string bytes = describe(settings, descriptors);
-    CUBE_TRY(machine->bring(call, bytes, descriptors));
+    CUBE_TRY(machine->bring(*processes_, shape_, call, bytes, descriptors));
     return std::unique_ptr<Machine>(std::move(machine));
   }
 
   const ShellShape shape_;
-  std::shared_ptr<DiskThreads> disk_threads_;
+  std::shared_ptr<Processes> processes_;
   std::unique_ptr<Process> process_;
 };
 
 class ProcessShells final : public ShellMaker {
  public:
-  explicit ProcessShells(Spawner spawner) : spawner_(std::move(spawner)) {}
+  explicit ProcessShells(Spawner spawner) : processes_(std::make_shared<Processes>(std::move(spawner))) {}
 
   Result<std::unique_ptr<MachineShell>> make(std::uint32_t vcpu_count, std::uint64_t memory_bytes) override {
-    const ShellShape shape{memory_bytes, vcpu_count};
-    auto process = make_process(shape);
-    // One that ended while it waited, for want of memory perhaps, may have taken the order with it.
-    for (int i = 1; i < attempts && !process && process.error().code == ErrorCode::unavailable; ++i)
-      process = make_process(shape);
-    if (!process) return std::move(process).error();
-    return std::unique_ptr<MachineShell>(
-        std::make_unique<RemoteShell>(std::move(*process), shape, disk_threads_));
+    auto shell = order_shell(vcpu_count, memory_bytes);
+    if (!shell) return std::move(shell).error();
+    CUBE_TRY((*shell)->wait_ready());
+    return std::unique_ptr<MachineShell>(std::move(*shell));
+  }
+
+  Result<std::unique_ptr<MachineShell>> order(std::uint32_t vcpu_count, std::uint64_t memory_bytes) override {
+    auto shell = order_shell(vcpu_count, memory_bytes);
+    if (!shell) return std::move(shell).error();
+    return std::unique_ptr<MachineShell>(std::move(*shell));
   }
 
  private:
-  static constexpr int attempts = 3;
-
-  Result<std::unique_ptr<Process>> make_process(const ShellShape& shape) {
-    auto socket = spawn(shape);
-    if (!socket) return std::move(socket).error();
-    return Process::make(std::move(*socket));
+  Result<std::unique_ptr<RemoteShell>> order_shell(std::uint32_t vcpu_count, std::uint64_t memory_bytes) {
+    const ShellShape shape{memory_bytes, vcpu_count};
+    auto process = processes_->order(shape);
+    if (!process) return std::move(process).error();
+    return std::make_unique<RemoteShell>(std::move(*process), shape, processes_);
   }
 
-  Result<Fd> spawn(const ShellShape& shape) {
-    const std::scoped_lock lock(mutex_);
-    if (!disk_threads_)
-      disk_threads_ = std::make_shared<DiskThreads>(std::max(2u, std::thread::hardware_concurrency()));
-    return spawner_.spawn(shape);
-  }
-
-  std::mutex mutex_;
-  Spawner spawner_;
-  std::shared_ptr<DiskThreads> disk_threads_;  ///< from the first machine on
+  std::shared_ptr<Processes> processes_;
 };
 
 }  // namespace
