@@ -22,6 +22,13 @@ Result<void> check(std::uint32_t vcpu_count, std::uint64_t memory_bytes) {
   return {};
 }
 
+/// Of a run that may lie in two regions.
+std::span<std::byte> part_of(const MemoryRegion& region, const PageRun& run) {
+  const std::uint64_t begin = std::max(run.offset, region.image_offset);
+  const std::uint64_t end = std::min(run.offset + run.bytes, region.image_offset + region.host.size());
+  return begin < end ? region.host.subspan(begin - region.image_offset, end - begin) : std::span<std::byte>();
+}
+
 }  // namespace
 
 Result<std::shared_ptr<const HostProfile>> examine_host(int kvm_fd) {
@@ -71,24 +78,35 @@ Result<void> Shell::assemble(std::uint32_t vcpu_count) {
   return {};
 }
 
+// One after the other: taking turns made a page that is written a third dearer.
 void Shell::populate(std::span<const PageRun> working_set) {
-  for (const PageRun& run : working_set)
-    for (const MemoryRegion& region : memory_->regions()) populate(region, run);
+  populate_host(working_set);
+  if (host_->pre_faults) pre_fault(working_set);
 }
 
-/// The part of a run that lies in a region.
-void Shell::populate(const MemoryRegion& region, const PageRun& run) {
-  const std::uint64_t begin = std::max(run.offset, region.image_offset);
-  const std::uint64_t end = std::min(run.offset + run.bytes, region.image_offset + region.host.size());
-  if (begin >= end) return;
-  const auto part = region.host.subspan(begin - region.image_offset, end - begin);
-  // Since Linux 5.14. Reading maps what the page cache holds, writing makes the copies. KVM's own faults are
-  // for reading: they make do with the copies, and need nobody to map what is only read.
-  if (run.written || !host_->pre_faults)
-    ::madvise(part.data(), part.size(), run.written ? MADV_POPULATE_WRITE : MADV_POPULATE_READ);
-  if (!host_->pre_faults) return;
-  [[maybe_unused]] const auto a_hint =
-      core_.vcpus.front().pre_fault(region.guest_address + begin - region.image_offset, part.size());
+/// Since Linux 5.14. Reading maps what the page cache holds, writing makes the copies. KVM's own faults are
+/// for reading: they make do with the copies, and need nobody to map what is only read.
+void Shell::populate_host(std::span<const PageRun> working_set) {
+  for (const PageRun& run : working_set) {
+    if (!run.written && host_->pre_faults) continue;
+    for (const MemoryRegion& region : memory_->regions())
+      if (const auto part = part_of(region, run); !part.empty())
+        ::madvise(part.data(), part.size(), run.written ? MADV_POPULATE_WRITE : MADV_POPULATE_READ);
+  }
+}
+
+void Shell::pre_fault(std::span<const PageRun> working_set) {
+  for (auto next = working_set.begin(); next != working_set.end();) {
+    PageRun run = *next++;
+    for (; next != working_set.end() && next->offset == run.offset + run.bytes; ++next)
+      run.bytes += next->bytes;
+    for (const MemoryRegion& region : memory_->regions())
+      if (const auto part = part_of(region, run); !part.empty()) {
+        const auto offset = static_cast<std::uint64_t>(part.data() - region.host.data());
+        [[maybe_unused]] const auto a_hint =
+            core_.vcpus.front().pre_fault(region.guest_address + offset, part.size());
+      }
+  }
 }
 
 Result<std::unique_ptr<Shell>> Shell::make(ShellCore core, std::uint32_t vcpu_count,

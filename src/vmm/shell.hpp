@@ -55,7 +55,8 @@ class Shell {
 
  private:
   Result<void> assemble(std::uint32_t vcpu_count);
-  void populate(const MemoryRegion& region, const PageRun& run);
+  void populate_host(std::span<const PageRun> working_set);
+  void pre_fault(std::span<const PageRun> working_set);
 
   // Destroyed from the bottom: KVM before the memory it maps.
   std::shared_ptr<const HostProfile> host_;
