@@ -17,7 +17,7 @@ Result<std::unique_ptr<vmm::Machine>> boot_guest(vmm::ShellMaker& shells, vmm::E
                                                  vmm::MachineConfig config, const std::string& kernel_path) {
   const auto kernel = open_file(kernel_path, O_RDONLY);
   if (!kernel) return kernel.error();
-  auto shell = shells.make(config.vcpu_count, config.memory_bytes);
+  auto shell = shells.order(config.vcpu_count, config.memory_bytes);
   if (!shell) return std::move(shell).error();
   return (*shell)->boot(std::move(executors), std::move(config),
                         {kernel->get(), std::string(kernel_arguments)});

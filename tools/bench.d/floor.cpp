@@ -95,7 +95,6 @@ struct Way {
 
   template <class Restore>
   void run(const vmm::MachineConfig& shape, Restore restore) {
-    const auto make_shell = [&] { return must(shells->make(shape.vcpu_count, shape.memory_bytes)); };
     auto shell = fresh.time("ShellMaker::order",
                             [&] { return must(shells->order(shape.vcpu_count, shape.memory_bytes)); });
     auto machine = fresh.time("MachineShell::restore", [&] { return restore(*shell); });
@@ -103,7 +102,7 @@ struct Way {
     fresh_end.time("~Machine", [&] { machine.reset(); });
     fresh_end.end_round();
 
-    shell = make_shell();
+    shell = must(shells->make(shape.vcpu_count, shape.memory_bytes));
     machine = pooled.time("MachineShell::restore", [&] { return restore(*shell); });
     pooled.end_round();
     pooled_end.time("~Machine", [&] { machine.reset(); });

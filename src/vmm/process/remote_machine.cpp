@@ -139,7 +139,8 @@ class Processes {
   /// Does `use(Process&)` with `process`, or with another one if that ended while it waited for its order,
   /// for want of memory perhaps: it may have taken the order with it.
   template <class Use>
-  auto use(std::unique_ptr<Process>& process, const ShellShape& shape, Use use) -> decltype(use(*process)) {
+  auto or_with_another(std::unique_ptr<Process>& process, const ShellShape& shape, Use use)
+      -> decltype(use(*process)) {
     for (int i = 1;; ++i) {
       auto used = use(*process);
       if (used || process->ready() || used.error().code != ErrorCode::unavailable || i == attempts)
@@ -206,8 +207,8 @@ class RemoteMachine final : public Machine {
 
   Result<void> bring(Processes& processes, const ShellShape& shape, Call call, std::string_view bytes,
                      std::span<const int> descriptors) {
-    auto brought = processes.use(process_, shape,
-                                 [&](Process& process) { return process.call(call, bytes, descriptors); });
+    auto brought = processes.or_with_another(
+        process_, shape, [&](Process& process) { return process.call(call, bytes, descriptors); });
     if (!brought) return std::move(brought).error();
     return {};
   }
@@ -268,7 +269,8 @@ class RemoteShell final : public MachineShell {
       : shape_(shape), processes_(std::move(processes)), process_(std::move(process)) {}
 
   Result<void> wait_ready() {
-    return processes_->use(process_, shape_, [](Process& process) { return process.wait_ready(); });
+    return processes_->or_with_another(process_, shape_,
+                                       [](Process& process) { return process.wait_ready(); });
   }
 
   std::uint32_t vcpu_count() const override { return static_cast<std::uint32_t>(shape_.vcpu_count); }
@@ -311,7 +313,7 @@ class RemoteShell final : public MachineShell {
   }
 
   const ShellShape shape_;
-  std::shared_ptr<Processes> processes_;
+  const std::shared_ptr<Processes> processes_;
   std::unique_ptr<Process> process_;
 };
 
@@ -320,27 +322,22 @@ class ProcessShells final : public ShellMaker {
   explicit ProcessShells(Spawner spawner) : processes_(std::make_shared<Processes>(std::move(spawner))) {}
 
   Result<std::unique_ptr<MachineShell>> make(std::uint32_t vcpu_count, std::uint64_t memory_bytes) override {
-    auto shell = order_shell(vcpu_count, memory_bytes);
-    if (!shell) return std::move(shell).error();
-    CUBE_TRY((*shell)->wait_ready());
-    return std::unique_ptr<MachineShell>(std::move(*shell));
+    return shell({memory_bytes, vcpu_count}, true);
   }
-
   Result<std::unique_ptr<MachineShell>> order(std::uint32_t vcpu_count, std::uint64_t memory_bytes) override {
-    auto shell = order_shell(vcpu_count, memory_bytes);
-    if (!shell) return std::move(shell).error();
-    return std::unique_ptr<MachineShell>(std::move(*shell));
+    return shell({memory_bytes, vcpu_count}, false);
   }
 
  private:
-  Result<std::unique_ptr<RemoteShell>> order_shell(std::uint32_t vcpu_count, std::uint64_t memory_bytes) {
-    const ShellShape shape{memory_bytes, vcpu_count};
+  Result<std::unique_ptr<MachineShell>> shell(const ShellShape& shape, bool ready) {
     auto process = processes_->order(shape);
     if (!process) return std::move(process).error();
-    return std::make_unique<RemoteShell>(std::move(*process), shape, processes_);
+    auto shell = std::make_unique<RemoteShell>(std::move(*process), shape, processes_);
+    if (ready) CUBE_TRY(shell->wait_ready());
+    return std::unique_ptr<MachineShell>(std::move(shell));
   }
 
-  std::shared_ptr<Processes> processes_;
+  const std::shared_ptr<Processes> processes_;
 };
 
 }  // namespace
