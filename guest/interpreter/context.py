@@ -14,8 +14,9 @@ __all__ = ["Contexts", "UnknownLanguage"]
 DEFAULT_LANGUAGES = os.environ.get("CUBE_DEFAULT_LANGUAGES", "python,javascript,bash").split(",")
 # Left by an interpreter that has warmed up. One that is started in its place does not, and serves at once: somebody waits.
 WARM_FILE = os.path.join(os.environ.get("CUBE_RUNTIME_DIRECTORY", RUNTIME_DIRECTORY), "warm")
-INTERRUPT_SECONDS = 3.0  # between two tries to interrupt a cell
-INTERRUPT_TRIES = 3      # then its kernel is restarted
+# How long a cell may take to end after each try to interrupt it; then its kernel is restarted. Ever longer: another
+# interrupt hits the kernel while it makes the traceback of the one before.
+INTERRUPT_PATIENCE = (3.0, 6.0, 12.0)
 
 logger = logging.getLogger(__name__)
 
@@ -144,6 +145,13 @@ class Context:
         if not self._kernel.alive:  # it died between two cells
             await self.start()
         await self._prepare(execution)
+        if not execution.abandoned.is_set():
+            await self._execute(execution)
+        await execution.finish()  # what follows is not the client's to wait for
+        await self._run_silently(self._snippets.pop(execution.variables) if execution.variables else "")
+
+    async def _execute(self, execution: Execution):
+        """Runs the cell until it ends or nobody listens any more."""
         cell = asyncio.create_task(self._kernel.execute(execution.code, execution.emit))
         abandoned = asyncio.create_task(execution.abandoned.wait())
         try:
@@ -154,8 +162,6 @@ class Context:
         finally:
             abandoned.cancel()
             cell.cancel()
-        await execution.finish()  # what follows is not the client's to wait for
-        await self._run_silently(self._snippets.pop(execution.variables) if execution.variables else "")
 
     async def _prepare(self, execution: Execution):
         """Brings the kernel up to date with the sandbox this machine is now, and sets the cell's own variables."""
@@ -179,9 +185,9 @@ class Context:
             await self._kernel.run_silently(code)
 
     async def _interrupt(self, cell: asyncio.Task):
-        for _ in range(INTERRUPT_TRIES):
+        for patience in INTERRUPT_PATIENCE:
             await self._kernel.interrupt()
-            done, _ = await asyncio.wait({cell}, timeout=INTERRUPT_SECONDS)
+            done, _ = await asyncio.wait({cell}, timeout=patience)
             if done:
                 return
         await self._kernel.kill()

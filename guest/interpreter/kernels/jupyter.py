@@ -22,6 +22,7 @@ _specifications = KernelSpecManager(
 )
 # The names under which a language's kernel may be installed. jupyter_client has its own idea of what "python" is.
 INSTALLED_AS = {"python": ["cube-python"], "r": ["r", "ir"]}
+REPLY_SECONDS = 5.0  # after a kernel said that it is idle
 _sockets = zmq.asyncio.Context()
 # What is not read yet waits with the kernel that printed it: its memory, not ours. Nothing is dropped there.
 _sockets.setsockopt(zmq.RCVHWM, 1000)
@@ -106,10 +107,16 @@ class JupyterKernel:
             await emit(error)
 
     async def _finished(self) -> dict:
-        reply = await self._reply()
-        # The outputs travel on a socket of their own; "idle" is the last of them.
-        await self._idle.wait()
-        return reply
+        """The reply, when the outputs are here, too: they travel on a socket of their own, and "idle" is the last of them.
+        A kernel that was interrupted outside the cell's own code is idle, but never replies."""
+        reply = asyncio.ensure_future(self._reply())
+        try:
+            await self._idle.wait()
+            return await asyncio.wait_for(reply, REPLY_SECONDS)
+        except asyncio.TimeoutError:
+            return {"status": "aborted"}
+        finally:
+            reply.cancel()
 
     async def _reply(self) -> dict:
         while True:

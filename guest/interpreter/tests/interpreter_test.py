@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import textwrap
 import threading
 import time
 import unittest
@@ -515,6 +516,23 @@ class EndTest(InterpreterTest):
         stream.until("stdout")
         stream.close()
         self.assertEqual(self.text("'kept' in globals()", context_id=context), "False")
+
+    def test_an_interrupt_that_costs_the_reply_keeps_the_kernel(self):
+        context = self.new_context()
+        code = """
+            import time
+            kernel, kept = get_ipython().kernel, 1
+            restore_input = kernel._restore_input
+            def interrupted():
+                kernel._restore_input = restore_input
+                raise KeyboardInterrupt
+            kernel._restore_input = interrupted
+            print('on', flush=True)
+            time.sleep(600)"""
+        stream = Stream(server.port, {"code": textwrap.dedent(code), "context_id": context})
+        stream.until("stdout")
+        stream.close()
+        self.assertEqual(self.text("kept", context_id=context), "1")
 
     def test_a_kernel_that_is_killed_ends_the_stream(self):
         for language, code in (("python", "import os; os.kill(os.getpid(), 9)"), ("bash", "kill -9 $$")):

@@ -42,9 +42,15 @@ def reseed():
 
 
 def warm_up():
-    """Has the modules of common first cells in memory, and their caches (fonts, formatters) filled."""
+    """Has the modules of common first cells in memory, and their caches (fonts, formatters, tracebacks) filled."""
     import io
 
+    from IPython import get_ipython
+
+    try:
+        raise ValueError
+    except ValueError:
+        get_ipython().InteractiveTB.text(*sys.exc_info())
     try:
         import matplotlib.pyplot as pyplot
         import pandas
