@@ -85,6 +85,9 @@ class Snapshot {
   virtual Result<Clone> clone(ShellPool& shells, vmm::Executors executors,
                               vmm::MachineConfig config) const = 0;
 
+  /// So many clones are about to be made: the first does for all of them what otherwise each would.
+  virtual void expect_clones(std::size_t count) const = 0;
+
   /// The disk alone, for a machine that is booted.
   virtual Result<std::shared_ptr<disk::CowDisk>> open_disk() const = 0;
 

@@ -321,6 +321,7 @@ awaitable<Result<std::vector<Result<SandboxInfo>>>> SandboxesImpl::fork(std::str
     source.checkpoint_id = sandbox->checkpoint_id;
     source.snapshot = std::move(*captured);
   }
+  source.snapshot->expect_clones(count);
   CreateRequest request;
   request.timeout = timeout;
   request.metadata = sandbox->info.metadata;

@@ -10,14 +10,15 @@ namespace {
 using Run = vmm::MemoryImage::Run;
 using vmm::PageRun;
 
-/// As many as a clone should map; fewer are left as they are.
-constexpr std::size_t few_pieces = 128;
+/// So many small ones are left as they are.
+constexpr std::size_t few_runs = 128;
 
-/// As many as it is to map at worst.
-constexpr std::size_t most_pieces = 384;
+/// As many pieces as a clone should map, and as it is to map at worst.
+constexpr std::size_t few_pieces = 48, most_pieces = 384;
 
-/// What may be copied, with what lies between: three times what the small runs hold, and this at any rate.
-constexpr std::uint64_t least_copied = 32u << 20;
+/// What may be copied, with what lies between: three times what the small runs hold; this at any rate; and
+/// this for each clone, as long as it is no more than that. To copy 640 KiB costs as much as to map 50 pieces.
+constexpr std::uint64_t least_copied = 32u << 20, copied_for_clone = 640u << 10, most_for_clones = 64u << 20;
 
 constexpr std::size_t chunk_bytes = 1u << 20;
 
@@ -97,7 +98,8 @@ std::vector<PageRun> join_closest(std::span<const Run> runs, std::size_t most, s
 }
 
 Result<std::optional<GatheredRuns>> GatheredRuns::make(const MemoryView& memory,
-                                                       const std::string& scratch_directory) {
+                                                       const std::string& scratch_directory,
+                                                       std::size_t clones) {
   std::vector<Run> runs;
   std::uint64_t held = 0;
   for (const Run& run : memory.runs()) {
@@ -106,8 +108,9 @@ Result<std::optional<GatheredRuns>> GatheredRuns::make(const MemoryView& memory,
     else
       held += run.bytes;
   }
-  if (memory.runs().size() - runs.size() <= few_pieces) return std::optional<GatheredRuns>();
-  const auto pieces = join_closest(memory.runs(), few_pieces, std::max(3 * held, least_copied));
+  if (memory.runs().size() - runs.size() <= few_runs) return std::optional<GatheredRuns>();
+  const std::uint64_t for_clones = std::min<std::uint64_t>(clones * copied_for_clone, most_for_clones);
+  const auto pieces = join_closest(memory.runs(), few_pieces, std::max({3 * held, least_copied, for_clones}));
   if (pieces.size() > most_pieces) return std::optional<GatheredRuns>();
 
   auto file = disk::SharedFile::create(scratch_directory);

@@ -27,9 +27,10 @@ std::vector<vmm::PageRun> join_closest(std::span<const vmm::MemoryImage::Run> ru
 
 class GatheredRuns {
  public:
-  /// Costs copying the small runs and what lies between. Nothing if they are few, or too far from each other.
+  /// For so many clones, as far as is known: the more, the more may be copied. Costs copying the small runs and
+  /// what lies between. Nothing if they are few, or too far from each other.
   static Result<std::optional<GatheredRuns>> make(const MemoryView& memory,
-                                                  const std::string& scratch_directory);
+                                                  const std::string& scratch_directory, std::size_t clones);
 
   /// As good as `memory`'s, whose files they are in, too.
   std::span<const vmm::MemoryImage::Run> runs() const { return runs_; }

@@ -23,7 +23,8 @@ namespace {
 /// Reading so much in vain at a capture costs more than having the guest fault on its pages once more.
 constexpr std::uint64_t worth_marking = 16u << 20;
 
-/// Clones of one snapshot that are restored from its layers as they are; for more it pays to gather these.
+/// Clones of one snapshot that are restored from its layers as they are; for more it pays to gather these. The
+/// one after them does, unless more were announced.
 constexpr std::size_t few_clones = 3;
 
 /// What of a machine's memory is not marked is as it was at this moment, or at a later capture of it.
@@ -85,6 +86,11 @@ class LayeredSnapshot final : public Snapshot {
     return Clone{std::move(*machine), std::move(*disk), working_set.witness};
   }
 
+  void expect_clones(std::size_t count) const override {
+    const std::scoped_lock lock(cloning_);
+    expected_ = clones_ + count;
+  }
+
   Result<std::shared_ptr<disk::CowDisk>> open_disk() const override {
     auto disk = disk::CowDisk::open(files_.disk, files_.disk_layers, files_.shape.disk_bytes, scratch_);
     if (!disk) return std::move(disk).error();
@@ -135,13 +141,14 @@ class LayeredSnapshot final : public Snapshot {
 
   ForClone next_clone() const {
     const std::scoped_lock lock(cloning_);
-    if (++clones_ == few_clones + 1) gather();
+    expected_ = std::max(expected_, ++clones_);
+    if (expected_ > few_clones && !std::exchange(gathering_, true)) gather();
     return {gathered_ ? gathered_->runs() : memory_->runs(), working_set_.load()->begin_clone()};
   }
 
   /// From now on clones copy hardly anything: what they have written when they have come up they need.
   void gather() const {
-    auto gathered = GatheredRuns::make(*memory_, scratch_);
+    auto gathered = GatheredRuns::make(*memory_, scratch_, expected_);
     if (!gathered)
       log(LogLevel::warning, "snapshot", "clones are made piece by piece: " + gathered.error().describe());
     if (!gathered || !*gathered) return;
@@ -159,6 +166,8 @@ class LayeredSnapshot final : public Snapshot {
   // Of a snapshot with memory.
   mutable std::mutex cloning_;
   mutable std::size_t clones_ = 0;
+  mutable std::size_t expected_ = 0;  ///< with those that were made
+  mutable bool gathering_ = false;    ///< once, whatever came of it
   mutable std::optional<GatheredRuns> gathered_;
   mutable std::atomic<std::shared_ptr<WorkingSet>> working_set_;
 };

@@ -108,7 +108,7 @@ TEST_CASE("what is gathered reads as the layers did") {
   const auto base = shared_file(place, pattern(pages * page, 99));
   const MemoryView view(base, {layer_of(place, pages, scattered), layer_of(place, pages, above)},
                         pages * page);
-  const auto gathered = unwrap(GatheredRuns::make(view, place.scratch));
+  const auto gathered = unwrap(GatheredRuns::make(view, place.scratch, 4));
   REQUIRE(gathered);
   CHECK(gathered->runs().size() * 2 < view.runs().size());
 
@@ -135,6 +135,6 @@ TEST_CASE("few runs, and such as lie too far from each other, are left as they a
   for (const Extents& held : {few, far}) {
     const MemoryView view(base, {layer_of(place, pages, held)}, pages * page);
     CHECK(view.runs().size() == held.size());
-    CHECK(!unwrap(GatheredRuns::make(view, place.scratch)));
+    CHECK(!unwrap(GatheredRuns::make(view, place.scratch, 4)));
   }
 }

@@ -209,7 +209,7 @@ TEST_CASE("gathering meets every fault, and what failed leaves no file") {
   const std::uint64_t faults = for_each_fault(
       fault, [] { return std::make_unique<Scattered>(); },
       [&](Scattered& scattered) -> Result<void> {
-        auto made = GatheredRuns::make(*scattered.view, scattered.place.scratch);
+        auto made = GatheredRuns::make(*scattered.view, scattered.place.scratch, 4);
         if (!made) return std::move(made).error();
         gathered = std::move(*made);
         REQUIRE(gathered);

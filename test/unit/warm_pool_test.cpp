@@ -20,6 +20,7 @@ class NoSnapshot final : public snapshot::Snapshot {
   Result<snapshot::Clone> clone(snapshot::ShellPool&, vmm::Executors, vmm::MachineConfig) const override {
     return none();
   }
+  void expect_clones(std::size_t) const override {}
   Result<std::shared_ptr<disk::CowDisk>> open_disk() const override { return none(); }
   Result<void> publish(const std::string&) const override { return none(); }
   Result<void> publish_over(const std::string&) const override { return none(); }
