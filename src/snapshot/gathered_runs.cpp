@@ -17,7 +17,8 @@ constexpr std::size_t few_runs = 128;
 constexpr std::size_t few_pieces = 48, most_pieces = 384;
 
 /// What may be copied, with what lies between: three times what the small runs hold; this at any rate; and
-/// this for each clone, as long as it is no more than that. To copy 640 KiB costs as much as to map 50 pieces.
+/// this for each clone, as long as it is no more than that. To copy 640 KiB costs as much as to map 50
+/// pieces.
 constexpr std::uint64_t least_copied = 32u << 20, copied_for_clone = 640u << 10, most_for_clones = 64u << 20;
 
 constexpr std::size_t chunk_bytes = 1u << 20;

@@ -27,8 +27,8 @@ std::vector<vmm::PageRun> join_closest(std::span<const vmm::MemoryImage::Run> ru
 
 class GatheredRuns {
  public:
-  /// For so many clones, as far as is known: the more, the more may be copied. Costs copying the small runs and
-  /// what lies between. Nothing if they are few, or too far from each other.
+  /// For so many clones, as far as is known: the more, the more may be copied. Costs copying the small runs
+  /// and what lies between. Nothing if they are few, or too far from each other.
   static Result<std::optional<GatheredRuns>> make(const MemoryView& memory,
                                                   const std::string& scratch_directory, std::size_t clones);
 
