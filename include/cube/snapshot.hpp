@@ -86,6 +86,7 @@ class Snapshot {
                               vmm::MachineConfig config) const = 0;
 
   /// So many clones are about to be made: the first does for all of them what otherwise each would.
+  /// Waits for nothing.
   virtual void expect_clones(std::size_t count) const = 0;
 
   /// The disk alone, for a machine that is booted.

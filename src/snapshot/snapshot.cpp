@@ -86,10 +86,7 @@ class LayeredSnapshot final : public Snapshot {
     return Clone{std::move(*machine), std::move(*disk), working_set.witness};
   }
 
-  void expect_clones(std::size_t count) const override {
-    const std::scoped_lock lock(cloning_);
-    expected_ = clones_ + count;
-  }
+  void expect_clones(std::size_t count) const override { expected_ = count; }
 
   Result<std::shared_ptr<disk::CowDisk>> open_disk() const override {
     auto disk = disk::CowDisk::open(files_.disk, files_.disk_layers, files_.shape.disk_bytes, scratch_);
@@ -141,14 +138,14 @@ class LayeredSnapshot final : public Snapshot {
 
   ForClone next_clone() const {
     const std::scoped_lock lock(cloning_);
-    expected_ = std::max(expected_, ++clones_);
-    if (expected_ > few_clones && !std::exchange(gathering_, true)) gather();
+    const std::size_t known = std::max<std::size_t>(expected_, ++clones_);
+    if (known > few_clones && !std::exchange(gathering_, true)) gather(known);
     return {gathered_ ? gathered_->runs() : memory_->runs(), working_set_.load()->begin_clone()};
   }
 
   /// From now on clones copy hardly anything: what they have written when they have come up they need.
-  void gather() const {
-    auto gathered = GatheredRuns::make(*memory_, scratch_, expected_);
+  void gather(std::size_t clones) const {
+    auto gathered = GatheredRuns::make(*memory_, scratch_, clones);
     if (!gathered)
       log(LogLevel::warning, "snapshot", "clones are made piece by piece: " + gathered.error().describe());
     if (!gathered || !*gathered) return;
@@ -164,10 +161,10 @@ class LayeredSnapshot final : public Snapshot {
   mutable bool verified_;
 
   // Of a snapshot with memory.
+  mutable std::atomic<std::size_t> expected_ = 0;
   mutable std::mutex cloning_;
   mutable std::size_t clones_ = 0;
-  mutable std::size_t expected_ = 0;  ///< with those that were made
-  mutable bool gathering_ = false;    ///< once, whatever came of it
+  mutable bool gathering_ = false;  ///< once, whatever came of it
   mutable std::optional<GatheredRuns> gathered_;
   mutable std::atomic<std::shared_ptr<WorkingSet>> working_set_;
 };
