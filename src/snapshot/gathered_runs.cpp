@@ -13,13 +13,17 @@ using vmm::PageRun;
 /// So many small ones are left as they are.
 constexpr std::size_t few_runs = 128;
 
-/// As many pieces as a clone should map, and as it is to map at worst.
-constexpr std::size_t few_pieces = 48, most_pieces = 384;
+/// As many pieces as a clone should map.
+constexpr std::size_t few_pieces = 48;
 
-/// What may be copied, with what lies between: three times what the small runs hold; this at any rate; and
-/// this for each clone, as long as it is no more than that. To copy 640 KiB costs as much as to map 50
-/// pieces.
-constexpr std::uint64_t least_copied = 32u << 20, copied_for_clone = 640u << 10, most_for_clones = 64u << 20;
+/// As many as it is to map at worst.
+constexpr std::size_t most_pieces = 384;
+
+/// What may be copied, with what lies between, is three times what the small runs hold, or for each clone as
+/// much as costs what mapping 50 pieces does, but within these bounds.
+constexpr std::uint64_t copied_for_clone = 640u << 10;
+constexpr std::uint64_t least_for_clones = 32u << 20;
+constexpr std::uint64_t most_for_clones = 64u << 20;
 
 constexpr std::size_t chunk_bytes = 1u << 20;
 
@@ -110,8 +114,8 @@ Result<std::optional<GatheredRuns>> GatheredRuns::make(const MemoryView& memory,
       held += run.bytes;
   }
   if (memory.runs().size() - runs.size() <= few_runs) return std::optional<GatheredRuns>();
-  const std::uint64_t for_clones = std::min<std::uint64_t>(clones * copied_for_clone, most_for_clones);
-  const auto pieces = join_closest(memory.runs(), few_pieces, std::max({3 * held, least_copied, for_clones}));
+  const auto for_clones = std::clamp(clones * copied_for_clone, least_for_clones, most_for_clones);
+  const auto pieces = join_closest(memory.runs(), few_pieces, std::max(3 * held, for_clones));
   if (pieces.size() > most_pieces) return std::optional<GatheredRuns>();
 
   auto file = disk::SharedFile::create(scratch_directory);

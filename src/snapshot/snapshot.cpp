@@ -23,8 +23,8 @@ namespace {
 /// Reading so much in vain at a capture costs more than having the guest fault on its pages once more.
 constexpr std::uint64_t worth_marking = 16u << 20;
 
-/// Clones of one snapshot that are restored from its layers as they are; for more it pays to gather these.
-/// The one after them does, unless more were announced.
+/// Clones of one snapshot that are restored from its layers as they are. For more it pays to gather these, as
+/// soon as more are known of.
 constexpr std::size_t few_clones = 3;
 
 /// What of a machine's memory is not marked is as it was at this moment, or at a later capture of it.
