@@ -10,6 +10,8 @@
 
 #include <cerrno>
 #include <cstddef>
+#include <map>
+#include <span>
 #include <vector>
 
 #include "vmm/arch/x86_64/system_calls.hpp"
@@ -79,33 +81,77 @@ constexpr int allowed[] = {SYS_read,
                            SYS_exit,
                            SYS_exit_group};
 
-sock_filter load(std::size_t offset) {
-  return BPF_STMT(BPF_LD | BPF_W | BPF_ABS, static_cast<unsigned>(offset));
-}
-sock_filter answer(unsigned action) { return BPF_STMT(BPF_RET | BPF_K, action); }
-/// Skips the next instruction unless the loaded word is `value`.
-sock_filter unless(unsigned value) { return BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, value, 0, 1); }
+/// In instructions. A filter that is no longer has no jump that cannot be said.
+constexpr std::size_t farthest_jump = 255;
 
-/// Seccomp's language is classic BPF: every jump is forward.
-std::vector<sock_filter> make_filter(pid_t self) {
-  constexpr auto first_argument = offsetof(seccomp_data, args);  // its low half
-  std::vector<sock_filter> filter = {
-      load(offsetof(seccomp_data, arch)),
-      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, x86_64::audit_architecture, 1, 0),
-      answer(SECCOMP_RET_KILL_PROCESS),
-      load(offsetof(seccomp_data, nr)),
-  };
-  for (const int number : allowed) {
-    filter.push_back(unless(static_cast<unsigned>(number)));
-    filter.push_back(answer(SECCOMP_RET_ALLOW));
+/// A filter in seccomp's language, classic BPF, written from its end: every jump is forward, so what it leads
+/// to is there already. A label is the number of instructions from one to the end, itself included.
+class Filter {
+ public:
+  using Label = std::size_t;
+
+  Label answer(unsigned action) { return add(BPF_STMT(BPF_RET | BPF_K, action)); }
+  Label load(std::size_t offset) {
+    return add(BPF_STMT(BPF_LD | BPF_W | BPF_ABS, static_cast<unsigned>(offset)));
   }
+  /// `comparison` of the loaded word with `value` (BPF_JEQ, BPF_JGE).
+  Label jump(unsigned comparison, unsigned value, Label if_true, Label if_false) {
+    return add(BPF_JUMP(BPF_JMP | BPF_K | comparison, value, distance(if_true), distance(if_false)));
+  }
+  std::vector<sock_filter> program() const { return {reversed_.rbegin(), reversed_.rend()}; }
+
+ private:
+  Label add(const sock_filter& instruction) {
+    reversed_.push_back(instruction);
+    return reversed_.size();
+  }
+  unsigned char distance(Label label) const { return static_cast<unsigned char>(reversed_.size() - label); }
+
+  std::vector<sock_filter> reversed_;
+};
+
+/// What applies to the system calls from `first` to the next range.
+struct Range {
+  unsigned first;
+  Filter::Label verdict;
+};
+
+/// Finds the range of a system call by halving. The kernel runs a filter for every number there is when it is
+/// installed (kernel/seccomp.c, seccomp_cache_prepare), for every machine's process: a list costs it ten
+/// times this.
+Filter::Label find_range(Filter& filter, std::span<const Range> ranges) {
+  if (ranges.size() == 1) return ranges.front().verdict;
+  const auto middle = ranges.size() / 2;
+  const auto upper = find_range(filter, ranges.subspan(middle));
+  const auto lower = find_range(filter, ranges.first(middle));
+  return filter.jump(BPF_JGE, ranges[middle].first, upper, lower);
+}
+
+std::vector<sock_filter> make_filter(pid_t self) {
+  Filter filter;
+  const auto refuse = filter.answer(SECCOMP_RET_ERRNO | EPERM);
+  const auto allow = filter.answer(SECCOMP_RET_ALLOW);
+  const auto kill = filter.answer(SECCOMP_RET_KILL_PROCESS);
   // Threads are taken out of KVM_RUN by signals: those of this process.
-  filter.push_back(BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_tgkill, 0, 3));
-  filter.push_back(load(first_argument));
-  filter.push_back(unless(static_cast<unsigned>(self)));
-  filter.push_back(answer(SECCOMP_RET_ALLOW));
-  filter.push_back(answer(SECCOMP_RET_ERRNO | EPERM));
-  return filter;
+  filter.jump(BPF_JEQ, static_cast<unsigned>(self), allow, refuse);
+  const auto signal = filter.load(offsetof(seccomp_data, args));  // the first one's low half
+
+  std::map<unsigned, Filter::Label> verdicts = {{SYS_tgkill, signal}};
+  for (const int number : allowed) verdicts.emplace(number, allow);
+  std::vector<Range> ranges;
+  unsigned next = 0;
+  for (const auto& [number, verdict] : verdicts) {
+    if (number != next) ranges.push_back({next, refuse});
+    if (ranges.empty() || ranges.back().verdict != verdict) ranges.push_back({number, verdict});
+    next = number + 1;
+  }
+  ranges.push_back({next, refuse});
+
+  find_range(filter, ranges);
+  const auto number = filter.load(offsetof(seccomp_data, nr));
+  filter.jump(BPF_JEQ, x86_64::audit_architecture, number, kill);
+  filter.load(offsetof(seccomp_data, arch));
+  return filter.program();
 }
 
 Result<void> drop_privileges() {
@@ -124,6 +170,8 @@ Result<void> confine_process() {
   CUBE_TRY(drop_privileges());
   if (::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return os_error(errno, "cannot give up new privileges");
   auto filter = make_filter(::getpid());
+  if (filter.size() > farthest_jump)
+    return make_error(ErrorCode::internal, "the filter of system calls is too long");
   const sock_fprog program{static_cast<unsigned short>(filter.size()), filter.data()};
   if (::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0)
     return os_error(errno, "cannot filter system calls");
