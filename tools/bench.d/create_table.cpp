@@ -47,19 +47,22 @@ void run_crowd(const Target& target, const std::string& name, int clients, Stage
   loop.run();
 }
 
+/// Demand is what the pool grows with, and without it it shrinks.
+void ask(const Target& target, const std::string& name, int clients) {
+  Stages ignored;
+  run_crowd(target, name, clients, ignored);
+}
+
 }  // namespace
 
 void create_table(const Target& target, const CreateOptions& options) {
   print_header("create, " + options.template_name + ", " + options.label);
   for (const int clients : {1, 10, 50}) {
     Stages stages;
-    if (options.warm) {
-      // Demand first: as many as will be asked for at once.
-      Stages ignored;
-      if (!waiting_at_least(target, clients)) run_crowd(target, options.template_name, clients, ignored);
-    }
+    if (options.warm && !waiting_at_least(target, clients)) ask(target, options.template_name, clients);
     for (int round = 0; round * clients < options.samples; ++round) {
-      if (options.warm) wait_for_warm(target, clients);
+      if (options.warm)
+        while (!wait_for_warm(target, clients)) ask(target, options.template_name, clients);
       run_crowd(target, options.template_name, clients, stages);
     }
     const std::string suffix = ", " + std::to_string(clients) + " at once";

@@ -16,6 +16,7 @@ namespace {
 using asio::awaitable;
 
 constexpr std::size_t answer_limit = 1 << 20;
+constexpr std::chrono::minutes warm_patience{1};
 constexpr int a_day_s = 86'400;  // no sandbox ends by itself while a table is made
 
 /// A message of the Connect protocol's streams: flags, length, JSON.
@@ -223,8 +224,13 @@ bool waiting_at_least(const Target& target, int count) {
   return waiting >= count;
 }
 
-void wait_for_warm(const Target& target, int count) {
-  while (!waiting_at_least(target, count)) std::this_thread::sleep_for(std::chrono::milliseconds(50));
+bool wait_for_warm(const Target& target, int count) {
+  const auto give_up = Clock::now() + warm_patience;
+  while (!waiting_at_least(target, count)) {
+    if (Clock::now() >= give_up) return false;
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  }
+  return true;
 }
 
 }  // namespace cube::bench

@@ -58,8 +58,9 @@ void run_to_end(asio::awaitable<void> work);
 std::string text_member(const std::string& json, std::string_view name);
 std::vector<std::string> text_members(const std::string& json, std::string_view name);
 
-/// Whether that many sandboxes wait in the daemon's warm pool; waiting until they do.
+/// Whether that many sandboxes wait in the daemon's warm pool.
 bool waiting_at_least(const Target& target, int count);
-void wait_for_warm(const Target& target, int count);
+/// Waits until they do; false if they do not within a minute.
+bool wait_for_warm(const Target& target, int count);
 
 }  // namespace cube::bench
