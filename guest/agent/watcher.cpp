@@ -1,6 +1,7 @@
 #include "watcher.hpp"
 
 #include <sys/inotify.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <asio/co_spawn.hpp>
@@ -24,6 +25,11 @@ constexpr std::size_t event_bytes_limit = 16 << 20;  // names and entries of tho
 constexpr std::size_t directory_limit = 65536;
 constexpr std::uint32_t depth_limit = 512;
 constexpr std::size_t reads_per_wakeup = 16;
+
+bool holds_data(const std::string& path) {
+  struct stat status {};
+  return ::lstat(path.c_str(), &status) == 0 && S_ISREG(status.st_mode) && status.st_size > 0;
+}
 
 }  // namespace
 
@@ -66,6 +72,7 @@ asio::awaitable<void> DirectoryWatcher::wait(std::chrono::steady_clock::time_poi
 }
 
 Result<std::vector<WatchEvent>> DirectoryWatcher::take() {
+  drain();
   if (failure_) return *failure_;
   std::vector<WatchEvent> events(std::make_move_iterator(events_.begin()),
                                  std::make_move_iterator(events_.end()));
@@ -154,7 +161,7 @@ void DirectoryWatcher::handle_root(std::uint32_t mask) {
 }
 
 // A new directory may have got entries before it could be watched (mkdir -p a/b/c): they are looked for after
-// the watch is in place, and reported once.
+// the watch is in place, and reported once; what a file holds by then has been written.
 void DirectoryWatcher::directory_appeared(const std::string& name, Announce announce) {
   if (!name.empty()) {
     if (const auto added = add_watch(name); !added.ok()) {
@@ -175,6 +182,7 @@ void DirectoryWatcher::directory_appeared(const std::string& name, Announce anno
       return fail(added.error());
     if (announce == Announce::yes && !announced_.contains(full)) {
       emit(WatchEventType::create, full);
+      if (holds_data(absolute(full))) emit(WatchEventType::write, full);
       announced_.insert(full);
     }
     if (failure_) return;

@@ -49,7 +49,7 @@ class DirectoryWatcher : public std::enable_shared_from_this<DirectoryWatcher> {
   /// time.
   asio::awaitable<void> wait(std::chrono::steady_clock::time_point deadline);
 
-  /// The events since the last call. Once they have overflowed, and after `close`, always an error.
+  /// All that has happened since the last call. Once they have overflowed, and after `close`, always an error.
   Result<std::vector<WatchEvent>> take();
 
   void close();

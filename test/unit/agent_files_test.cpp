@@ -10,7 +10,6 @@
 
 #include <asio/co_spawn.hpp>
 #include <asio/io_context.hpp>
-#include <asio/post.hpp>
 #include <asio/use_awaitable.hpp>
 #include <catch2/catch.hpp>
 #include <filesystem>
@@ -20,6 +19,7 @@
 #include "content_coding.hpp"
 #include "gzip.hpp"
 #include "services.hpp"
+#include "watcher.hpp"
 
 using namespace cube;
 using namespace cube::agent;
@@ -89,7 +89,6 @@ class Site {
 
   /// The polled watcher's events since the last call, as "CREATE a, WRITE a".
   asio::awaitable<std::string> events(std::string id) {
-    co_await asio::post(loop, asio::use_awaitable);  // lets the watcher see what is there
     const auto response = co_await call("GetWatcherEvents", "{\"watcherId\":\"" + id + "\"}");
     REQUIRE(response.status == 200);
     std::string text;
@@ -332,6 +331,28 @@ TEST_CASE("a recursive watcher follows directories that come, go and move") {
     co_await expect(site.events(id), "REMOVE a/b/f, REMOVE a/b");
   }(site));
   std::filesystem::remove_all(site.directory + "-outside");
+}
+
+TEST_CASE("a recursive watcher tells at once what a directory got before it was watched") {
+  const Site site;
+  asio::io_context loop;  // that never runs: the watcher has no turn of its own
+  const auto opened = DirectoryWatcher::open(loop.get_executor(), site.directory, {.recursive = true});
+  const std::shared_ptr<DirectoryWatcher> watcher = opened.value();
+  const auto told = [&] {
+    const auto events = watcher->take();
+    std::string text;
+    for (const WatchEvent& event : events.value())
+      text.append(text.empty() ? "" : ", ").append(to_string(event.type).substr(11)).append(" " + event.name);
+    return text;
+  };
+  std::filesystem::create_directory(site.directory + "/d");
+  site.write("d/full", "content");
+  site.write("d/empty", "");
+  const std::string first = told();
+  CHECK((first == "CREATE d, CREATE d/full, WRITE d/full, CREATE d/empty" ||
+         first == "CREATE d, CREATE d/empty, CREATE d/full, WRITE d/full"));
+  site.write("d/empty", "no longer");
+  CHECK(told() == "WRITE d/empty");
 }
 
 TEST_CASE("a watch stream starts, tells of an upload exactly, keeps alive and ends with the client") {
