@@ -49,7 +49,8 @@ class DirectoryWatcher : public std::enable_shared_from_this<DirectoryWatcher> {
   /// time.
   asio::awaitable<void> wait(std::chrono::steady_clock::time_point deadline);
 
-  /// All that has happened since the last call. Once they have overflowed, and after `close`, always an error.
+  /// The events since the last call, with what inotify holds of them. Once they have overflowed, and after
+  /// `close`, always an error.
   Result<std::vector<WatchEvent>> take();
 
   void close();

@@ -61,8 +61,7 @@ void create_table(const Target& target, const CreateOptions& options) {
     Stages stages;
     if (options.warm && !waiting_at_least(target, clients)) ask(target, options.template_name, clients);
     for (int round = 0; round * clients < options.samples; ++round) {
-      if (options.warm)
-        while (!wait_for_warm(target, clients)) ask(target, options.template_name, clients);
+      while (options.warm && !wait_for_warm(target, clients)) ask(target, options.template_name, clients);
       run_crowd(target, options.template_name, clients, stages);
     }
     const std::string suffix = ", " + std::to_string(clients) + " at once";

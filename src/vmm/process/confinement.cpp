@@ -81,7 +81,7 @@ constexpr int allowed[] = {SYS_read,
                            SYS_exit,
                            SYS_exit_group};
 
-/// In instructions. A filter that is no longer has no jump that cannot be said.
+/// In instructions: what a jump holds. In a filter that is no longer, none can need more.
 constexpr std::size_t farthest_jump = 255;
 
 /// A filter in seccomp's language, classic BPF, written from its end: every jump is forward, so what it leads
