@@ -82,25 +82,35 @@ async def execute(request: Request):
         except Exception as error:  # noqa: BLE001 whatever a kernel's start-up fails with
             return PlainTextResponse(str(error), status_code=500)
     execution = context.submit(body["code"], variables, request.headers.get("x-access-token", ""))
-    return StreamingResponse(lines(execution), media_type="application/x-ndjson")
+    return Events(execution)
+
+
+class Events(StreamingResponse):
+    """Ends when the client is gone; the cell is interrupted then."""
+
+    def __init__(self, execution):
+        super().__init__(lines(execution), media_type="application/x-ndjson")
+        self._execution = execution
+
+    async def __call__(self, scope, receive, send):
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._execution.abandon()
 
 
 async def lines(execution):
-    """The events of an execution. When the client is gone, Starlette cancels this and the cell is interrupted."""
-    try:
-        while True:
-            try:
-                event = await asyncio.wait_for(execution.next_event(), KEEPALIVE_SECONDS)
-            except asyncio.TimeoutError:
-                # Also finds out whether a client that vanished without a word is still there.
-                yield '{"type": "keepalive"}\n'
-                continue
-            if event is None:
-                break
-            yield json.dumps(event) + "\n"
-        yield '{"type": "end_of_execution"}\n'
-    finally:
-        execution.abandon()
+    while True:
+        try:
+            event = await asyncio.wait_for(execution.next_event(), KEEPALIVE_SECONDS)
+        except asyncio.TimeoutError:
+            # Also finds out whether a client that vanished without a word is still there.
+            yield '{"type": "keepalive"}\n'
+            continue
+        if event is None:
+            break
+        yield json.dumps(event) + "\n"
+    yield '{"type": "end_of_execution"}\n'
 
 
 async def create_context(request: Request):

@@ -126,6 +126,7 @@ class JupyterKernel:
 
     async def _listen(self):
         while True:
+            await asyncio.sleep(0)  # what is there already is got without a turn for anybody else
             message = await self._client.get_iopub_msg(timeout=None)
             if message["parent_header"].get("msg_id") != self._message:
                 continue  # of a thread an earlier cell left behind

@@ -111,6 +111,33 @@ class Server:
         finally:
             connection.close()
 
+    def usage(self) -> dict[str, int]:
+        """Memory (rss, bytes) and time on a processor (cpu, ticks) of the server and all it has started."""
+        pids, usage = [self.process.pid], {"rss": 0, "cpu": 0}
+        while pids:
+            try:
+                pid = pids.pop()
+                with open(f"/proc/{pid}/stat", encoding="utf-8") as file:
+                    fields = file.read().rpartition(")")[2].split()
+                with open(f"/proc/{pid}/task/{pid}/children", encoding="utf-8") as file:
+                    pids += file.read().split()
+            except FileNotFoundError:
+                continue
+            usage["rss"] += int(fields[21]) * os.sysconf("SC_PAGE_SIZE")
+            usage["cpu"] += int(fields[11]) + int(fields[12])
+        return usage
+
+    def wait_until_idle(self):
+        """Until a second passes in which nothing but timers runs."""
+        passed = []
+
+        def idle():
+            passed.append((time.monotonic(), self.usage()["cpu"]))
+            then = next((cpu for at, cpu in reversed(passed) if at < passed[-1][0] - 1), None)
+            return then is not None and passed[-1][1] - then <= 10
+
+        wait_until(idle, "an idle server")
+
     def close(self):
         self.process.terminate()
         self.process.wait(LIMIT)
@@ -190,6 +217,11 @@ class PythonTest(InterpreterTest):
         self.assertEqual([event["text"] for event in self.of_type(events, "stdout")], ["out\n"])
         self.assertEqual([event["text"] for event in self.of_type(events, "stderr")], ["err\n"])
         self.assertIn("T", self.of_type(events, "stdout")[0]["timestamp"])
+
+    def test_what_processes_print(self):
+        printed = self.printed("import subprocess, sys\nfor text in ('€' * 10000, '\\udcff|'):\n"
+                               "    subprocess.run(['cat'], input=text.encode(errors='surrogateescape'), check=True)")
+        self.assertEqual(printed, "€" * 10000 + "\ufffd|")
 
     def test_output_arrives_while_the_cell_runs(self):
         flag = os.path.join(server.directory, "flag")
@@ -502,12 +534,28 @@ class EndTest(InterpreterTest):
         stream.close()
         self.assertEqual(self.text("1 + 1", language="js"), "2")
 
-    def test_endless_output_is_interrupted(self):
-        for language, code in (("bash", "yes"), ("python", "while True: print('x' * 1000)")):
-            stream = Stream(server.port, {"code": code, "language": language})
-            stream.until("stdout")
-            stream.close()
-            self.run_code("true" if language == "bash" else "1", language=language)
+    def test_endless_output_waits_for_its_reader_and_is_interrupted(self):
+        cells = {
+            "lines": "while True: print('x' * 1000)",
+            "one line": "print('x' * 2000000000)",
+            "a process": "import os; os.system('yes')",
+            "displays": "while True: display('x' * 100000)",
+        }
+        for what, language, code in [("bash", "bash", "yes"), *((what, "python", code) for what, code in cells.items())]:
+            with self.subTest(what):
+                after = "true" if language == "bash" else "1"
+                self.run_code(after, language=language)
+                before = server.usage()["rss"]
+                stream = Stream(server.port, {"code": code, "language": language})
+                stream.until("result" if what == "displays" else "stdout")
+                server.wait_until_idle()
+                # The text of the one line is there, not what is made of it.
+                allowed = 2100 if what == "one line" else 100
+                self.assertLess(server.usage()["rss"] - before, allowed * 10**6)
+                stream.close()
+                begun = time.monotonic()
+                self.run_code(after, language=language)
+                self.assertLess(time.monotonic() - begun, 10)
 
     def test_a_cell_that_ignores_interrupts_loses_its_kernel(self):
         context = self.new_context()

@@ -6,8 +6,6 @@ import os
 import signal
 import sys
 
-import zmq
-
 # The debugger nobody can attach to would cost every kernel its memory.
 sys.modules["debugpy"] = None
 from ipykernel.kernelapp import IPKernelApp  # noqa: E402
@@ -15,6 +13,7 @@ from ipykernel.kernelapp import IPKernelApp  # noqa: E402
 del sys.modules["debugpy"]
 
 import cube_display  # noqa: E402
+import cube_output  # noqa: E402
 import cube_session  # noqa: E402,F401 found in sys.modules by the snippets of languages.py
 
 
@@ -30,9 +29,14 @@ def die_with(parent: int):
 
 
 class Application(IPKernelApp):
+    outstream_class = "cube_output.Stream"
+
     def init_iopub(self, context):
-        context.setsockopt(zmq.SNDHWM, 0)  # an output is never dropped, but waits here
-        super().init_iopub(context)
+        self.iopub_socket = cube_output.socket(context)
+        self.iopub_port = self._bind_socket(self.iopub_socket, self.iopub_port)
+        self.iopub_thread = cube_output.Publisher(self.iopub_socket, pipe=True)
+        self.iopub_thread.start()
+        self.iopub_socket = self.iopub_thread.background_socket
 
 
 if __name__ == "__main__":
