@@ -223,12 +223,15 @@ class Sandboxes {
 
   /// How many there are of what, and whether the pools are of use.
   struct Status {
+    struct Pool {
+      std::size_t waiting = 0;
+      std::size_t wanted = 0;  ///< waiting, if there is room and time for it
+      std::uint64_t hits = 0, misses = 0;
+    };
     std::size_t running = 0;
     std::size_t paused = 0;
-    std::size_t warm = 0;    ///< waiting in the warm pool
-    std::size_t shells = 0;  ///< waiting in the pool of VM shells
-    std::uint64_t warm_hits = 0, warm_misses = 0;
-    std::uint64_t shell_hits = 0, shell_misses = 0;
+    Pool warm;
+    Pool shells;
   };
   virtual Status status() const = 0;
 

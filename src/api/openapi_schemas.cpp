@@ -95,7 +95,7 @@ constexpr Schema schemas[] = {
     {"Team", "teamID!:string name!:string apiKey!:string isDefault!:boolean", ""},
     {"Status", "sandboxes!:SandboxCounts warmPool!:PoolCounts shellPool!:PoolCounts", ""},
     {"SandboxCounts", "running!:integer paused!:integer", ""},
-    {"PoolCounts", "waiting!:integer hits!:integer misses!:integer", ""},
+    {"PoolCounts", "waiting!:integer wanted!:integer hits!:integer misses!:integer", ""},
 };
 
 }  // namespace

@@ -21,16 +21,19 @@ Answering list_teams(const Context& context, Call&) {
   co_return json_answer(200, json.take());
 }
 
+void write_pool(JsonWriter& json, const node::Sandboxes::Status::Pool& pool) {
+  json.begin_object().key("waiting").value(pool.waiting).key("wanted").value(pool.wanted);
+  json.key("hits").value(pool.hits).key("misses").value(pool.misses).end_object();
+}
+
 Answering get_status(const Context& context, Call&) {
   const node::Sandboxes::Status status = context.sandboxes.status();
   JsonWriter json;
   json.begin_object();
   json.key("sandboxes").begin_object();
   json.key("running").value(status.running).key("paused").value(status.paused).end_object();
-  json.key("warmPool").begin_object().key("waiting").value(status.warm);
-  json.key("hits").value(status.warm_hits).key("misses").value(status.warm_misses).end_object();
-  json.key("shellPool").begin_object().key("waiting").value(status.shells);
-  json.key("hits").value(status.shell_hits).key("misses").value(status.shell_misses).end_object();
+  write_pool(json.key("warmPool"), status.warm);
+  write_pool(json.key("shellPool"), status.shells);
   json.end_object();
   co_return json_answer(200, json.take());
 }

@@ -143,12 +143,8 @@ Sandboxes::Status SandboxesImpl::status() const {
   for (const auto& [id, sandbox] : sandboxes_)
     if (visible(*sandbox)) ++(sandbox->info.state == SandboxState::paused ? status.paused : status.running);
   const auto shells = shells_.counts();
-  status.warm = warm_.size();
-  status.warm_hits = warm_.counts().hits;
-  status.warm_misses = warm_.counts().misses;
-  status.shells = shells.ready;
-  status.shell_hits = shells.hits;
-  status.shell_misses = shells.misses;
+  status.warm = {warm_.size(), warm_.wanted(), warm_.counts().hits, warm_.counts().misses};
+  status.shells = {shells.ready, shells.wanted, shells.hits, shells.misses};
   return status;
 }
 

@@ -59,6 +59,12 @@ std::size_t WarmPool::size() const {
   return sum;
 }
 
+std::size_t WarmPool::wanted() const {
+  std::size_t sum = 0;
+  for (const Shelf& shelf : shelves_) sum += shelf.wanted;
+  return sum;
+}
+
 std::vector<SandboxPtr> WarmPool::take_outdated(const std::function<bool(const CloneSource&)>& current) {
   std::vector<SandboxPtr> out;
   std::erase_if(shelves_, [&](Shelf& shelf) {

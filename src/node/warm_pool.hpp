@@ -30,6 +30,7 @@ class WarmPool {
 
   std::uint64_t memory_bytes() const;
   std::size_t size() const;
+  std::size_t wanted() const;
 
   /// Takes out what waits of snapshots that `current` says nobody can ask for any more.
   std::vector<SandboxPtr> take_outdated(const std::function<bool(const CloneSource&)>& current);

@@ -112,9 +112,12 @@ void ShellPool::drain() {
 
 ShellPool::Counts ShellPool::counts() const {
   const std::scoped_lock lock(state_->mutex);
-  std::size_t ready = 0;
-  for (const auto& [shape, shelf] : state_->shelves) ready += shelf.ready.size();
-  return {state_->hits, state_->misses, ready};
+  Counts counts{state_->hits, state_->misses};
+  for (const auto& [shape, shelf] : state_->shelves) {
+    counts.ready += shelf.ready.size();
+    counts.wanted += shelf.wanted;
+  }
+  return counts;
 }
 
 }  // namespace cube::snapshot

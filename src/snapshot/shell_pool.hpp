@@ -34,6 +34,7 @@ class ShellPool {
     std::uint64_t hits = 0;
     std::uint64_t misses = 0;
     std::size_t ready = 0;
+    std::size_t wanted = 0;
   };
   Counts counts() const;
 

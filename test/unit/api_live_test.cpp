@@ -346,12 +346,13 @@ TEST_CASE("a snapshot that cannot be deleted is not looked for among the templat
 
 TEST_CASE("the status tells sandboxes by state and how the pools do") {
   Fixture fixture;
-  fixture.sandboxes.current = {3, 2, 8, 5, 100, 7, 40, 4};
+  fixture.sandboxes.current = {3, 2, {8, 9, 100, 7}, {5, 6, 40, 4}};
   const auto status = fixture.call("GET", "/status");
   CHECK(status.status == 200);
   CHECK(at(status.body, "/sandboxes/running") == "3");
   CHECK(at(status.body, "/sandboxes/paused") == "2");
   CHECK(at(status.body, "/warmPool/waiting") == "8");
+  CHECK(at(status.body, "/warmPool/wanted") == "9");
   CHECK(at(status.body, "/warmPool/hits") == "100");
   CHECK(at(status.body, "/shellPool/misses") == "4");
 }

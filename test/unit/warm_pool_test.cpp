@@ -68,6 +68,7 @@ TEST_CASE("the warm pool wants what was asked for in vain, one more each time, u
     CHECK(warmer.ask(base) == nullptr);
     CHECK(warmer.pool.next_wanted().has_value());
   }
+  CHECK(warmer.pool.wanted() == 3);
   CHECK(warmer.fill() == 3);
   CHECK(warmer.pool.size() == 3);
   CHECK(warmer.pool.memory_bytes() == 300);

@@ -6,6 +6,8 @@
 #include <asio/co_spawn.hpp>
 #include <asio/detached.hpp>
 #include <asio/io_context.hpp>
+#include <asio/steady_timer.hpp>
+#include <asio/this_coro.hpp>
 #include <thread>
 
 #include "table.hpp"
@@ -16,6 +18,7 @@ namespace {
 using asio::awaitable;
 
 constexpr std::size_t answer_limit = 1 << 20;
+constexpr std::chrono::minutes answer_patience{2};
 constexpr std::chrono::minutes warm_patience{1};
 constexpr int a_day_s = 86'400;  // no sandbox ends by itself while a table is made
 
@@ -47,6 +50,29 @@ Error unexpected(int status, const std::string& body) {
   return make_error(ErrorCode::unavailable, "status " + std::to_string(status) + ": " + body);
 }
 
+/// Closes the connection of a request that is not answered in time: whoever waits for it gets an error.
+class Patience {
+ public:
+  Patience(http::ClientConnection& connection, const asio::any_io_executor& loop)
+      : timer_(loop, answer_patience) {
+    timer_.async_wait([&connection, awaited = std::weak_ptr(awaited_)](const asio::error_code& cancelled) {
+      const auto lost = awaited.lock();
+      if (cancelled || !lost) return;
+      *lost = true;
+      connection.close();
+    });
+  }
+
+  Error explain(Error error) const {
+    return *awaited_ ? make_error(ErrorCode::deadline_exceeded, "no answer within two minutes")
+                     : std::move(error);
+  }
+
+ private:
+  std::shared_ptr<bool> awaited_ = std::make_shared<bool>(false);
+  asio::steady_timer timer_;
+};
+
 }  // namespace
 
 awaitable<Result<http::ClientConnection*>> Session::connection() {
@@ -57,16 +83,23 @@ awaitable<Result<http::ClientConnection*>> Session::connection() {
   co_return connection_.get();
 }
 
-awaitable<Result<std::string>> Session::call(std::string method, std::string path, std::string body) {
+awaitable<Result<http::Response>> Session::request(http::RequestHead head, std::string body) {
   const auto open = co_await connection();
   if (!open.ok()) co_return open.error();
+  const Patience patience(**open, co_await asio::this_coro::executor);
+  auto response = co_await http::request(**open, std::move(head), std::move(body), answer_limit);
+  if (!response) co_return patience.explain(std::move(response).error());
+  co_return std::move(*response);
+}
+
+awaitable<Result<std::string>> Session::call(std::string method, std::string path, std::string body) {
   http::RequestHead head;
   head.method = std::move(method);
   head.target = std::move(path);
   head.headers.add("Host", "bench");
   head.headers.add("X-API-Key", target_.api_key);
   head.headers.add("Content-Type", "application/json");
-  auto response = co_await http::request(**open, std::move(head), std::move(body), answer_limit);
+  auto response = co_await request(std::move(head), std::move(body));
   if (!response) co_return std::move(response).error();
   if (response->status >= 300) co_return unexpected(response->status, response->body);
   co_return std::move(response->body);
@@ -117,10 +150,7 @@ http::RequestHead Session::to_agent(const Box& box, std::string method, std::str
 }
 
 awaitable<Result<void>> Session::health(Box box) {
-  const auto open = co_await connection();
-  if (!open.ok()) co_return open.error();
-  auto response =
-      co_await http::request(**open, to_agent(box, "GET", "/health"), std::string(), answer_limit);
+  auto response = co_await request(to_agent(box, "GET", "/health"), "");
   if (!response) co_return std::move(response).error();
   if (response->status != 204) co_return unexpected(response->status, response->body);
   co_return Result<void>{};
@@ -129,7 +159,15 @@ awaitable<Result<void>> Session::health(Box box) {
 awaitable<Result<std::string>> Session::start(Box box, std::string message, bool to_end) {
   const auto open = co_await connection();
   if (!open.ok()) co_return open.error();
-  http::ClientConnection& link = **open;
+  const Patience patience(**open, co_await asio::this_coro::executor);
+  auto seen = co_await start_on(**open, std::move(box), std::move(message), to_end);
+  if (!seen.ok()) co_return patience.explain(std::move(seen).error());
+  if (!connection_->body_ended()) connection_.reset();  // the rest is of no interest
+  co_return seen;
+}
+
+awaitable<Result<std::string>> Session::start_on(http::ClientConnection& link, Box box, std::string message,
+                                                 bool to_end) {
   http::RequestHead head = to_agent(box, "POST", "/process.Process/Start");
   head.headers.add("Content-Type", "application/connect+json");
   head.headers.add("Connect-Protocol-Version", "1");
@@ -150,10 +188,7 @@ awaitable<Result<std::string>> Session::start(Box box, std::string message, bool
     if (!count.ok()) co_return count.error();
     if (*count == 0) break;
     seen.append(chunk.data(), *count);
-    if (!to_end && seen.find("\"stdout\"") != std::string::npos) {
-      connection_.reset();  // the rest is of no interest
-      break;
-    }
+    if (!to_end && seen.find("\"stdout\"") != std::string::npos) break;
   }
   co_return seen;
 }
@@ -194,13 +229,15 @@ void collect(simdjson::dom::element element, std::string_view name, std::vector<
   }
 }
 
-awaitable<void> ask_for_waiting(Target target, int& waiting) {
+awaitable<void> ask_for_status(Target target, Result<std::string>& status) {
   Session session(target);
-  const auto answer = co_await session.call("GET", "/status", "");
-  simdjson::dom::parser parser;
-  std::int64_t count = 0;
-  if (answer.ok() && parser.parse(*answer)["warmPool"]["waiting"].get(count) == simdjson::SUCCESS)
-    waiting = static_cast<int>(count);
+  status = co_await session.call("GET", "/status", "");
+}
+
+Result<std::string> status_of(const Target& target) {
+  Result<std::string> status = std::string();
+  run_to_end(ask_for_status(target, status));
+  return status;
 }
 
 }  // namespace
@@ -219,15 +256,22 @@ std::string text_member(const std::string& json, std::string_view name) {
 }
 
 bool waiting_at_least(const Target& target, int count) {
-  int waiting = 0;
-  run_to_end(ask_for_waiting(target, waiting));
-  return waiting >= count;
+  const auto status = status_of(target);
+  simdjson::dom::parser parser;
+  std::int64_t waiting = 0;
+  return status.ok() && parser.parse(*status)["warmPool"]["waiting"].get(waiting) == simdjson::SUCCESS &&
+         waiting >= count;
 }
 
 bool wait_for_warm(const Target& target, int count) {
   const auto give_up = Clock::now() + warm_patience;
   while (!waiting_at_least(target, count)) {
-    if (Clock::now() >= give_up) return false;
+    if (Clock::now() >= give_up) {
+      const auto status = status_of(target);
+      complain(make_error(ErrorCode::deadline_exceeded, "the warm pool has not grown in a minute",
+                          status.ok() ? *status : status.error().describe()));
+      return false;
+    }
     std::this_thread::sleep_for(std::chrono::milliseconds(50));
   }
   return true;

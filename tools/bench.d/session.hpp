@@ -1,4 +1,5 @@
 // One client of the daemon, as an SDK is one: a keep-alive connection that mixes REST and sandbox requests.
+// A request without a whole answer after two minutes has failed.
 #pragma once
 
 #include <cube/http.hpp>
@@ -41,7 +42,10 @@ class Session {
 
  private:
   asio::awaitable<Result<http::ClientConnection*>> connection();
+  asio::awaitable<Result<http::Response>> request(http::RequestHead head, std::string body);
   asio::awaitable<Result<std::string>> start(Box box, std::string message, bool to_end);
+  static asio::awaitable<Result<std::string>> start_on(http::ClientConnection& link, Box box,
+                                                       std::string message, bool to_end);
   static http::RequestHead to_agent(const Box& box, std::string method, std::string target);
 
   Target target_;
@@ -60,7 +64,7 @@ std::vector<std::string> text_members(const std::string& json, std::string_view 
 
 /// Whether that many sandboxes wait in the daemon's warm pool.
 bool waiting_at_least(const Target& target, int count);
-/// Waits until they do; false if they do not within a minute.
+/// Waits until they do; false, and the daemon's status is said, if they do not within a minute.
 bool wait_for_warm(const Target& target, int count);
 
 }  // namespace cube::bench

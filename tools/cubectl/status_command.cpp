@@ -14,8 +14,9 @@ struct NoOptions {};
 void print_pool(JsonValue status, const char* name, const char* title) {
   JsonValue pool;
   if (status[name].get(pool) != simdjson::SUCCESS) return;
-  std::printf("%-16s %ld waiting; was there %ld times, was not %ld times\n", title,
-              static_cast<long>(json_integer(pool, "waiting")), static_cast<long>(json_integer(pool, "hits")),
+  std::printf("%-16s %ld of %ld waiting; was there %ld times, was not %ld times\n", title,
+              static_cast<long>(json_integer(pool, "waiting")),
+              static_cast<long>(json_integer(pool, "wanted")), static_cast<long>(json_integer(pool, "hits")),
               static_cast<long>(json_integer(pool, "misses")));
 }
 
