@@ -24,8 +24,8 @@ _specifications = KernelSpecManager(
 INSTALLED_AS = {"python": ["cube-python"], "r": ["r", "ir"]}
 REPLY_SECONDS = 5.0  # after a kernel said that it is idle
 _sockets = zmq.asyncio.Context()
-# What is not read yet waits with the kernel that printed it: its memory, not ours. Nothing is dropped there.
-_sockets.setsockopt(zmq.RCVHWM, 1000)
+# What is not read yet waits with the kernel that printed it, and a Python kernel with what is printed.
+_sockets.setsockopt(zmq.RCVHWM, 100)
 
 
 def _kernel_for(language: str) -> str:

@@ -11,7 +11,7 @@ import threading
 import zmq
 from ipykernel.iostream import IOPubThread, OutStream
 
-PIECE = 16384  # characters of one message
+PIECE = 65536  # characters of one message, at most twice as many
 MESSAGES = 16  # that wait for the reader
 OUTPUTS = 64  # that wait for the thread which sends them
 
@@ -57,12 +57,12 @@ class Stream(OutStream):
         super().__init__(*arguments, **options)
 
     def write(self, text):
+        if len(text) < PIECE - self._unsent:
+            self._unsent += len(text)
+            return super().write(text)
         for begin in range(0, len(text), PIECE):
-            piece = text[begin : begin + PIECE]
-            super().write(piece)
-            self._unsent += len(piece)
-            if self._unsent >= PIECE:
-                self._send()
+            super().write(text[begin : begin + PIECE])
+            self._send()
         return len(text)
 
     def flush(self):
