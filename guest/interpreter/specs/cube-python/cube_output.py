@@ -66,7 +66,7 @@ class Stream(OutStream):
         return len(text)
 
     def flush(self):
-        if self.pub_thread.thread.is_alive():  # not after a fork
+        if self.pub_thread and self.pub_thread.thread.is_alive():  # not after a fork
             with self._passing:
                 waiting = struct.unpack("i", fcntl.ioctl(self._fid, termios.FIONREAD, b"\0" * 4))[0]
                 printed = self._read + waiting
