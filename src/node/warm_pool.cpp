@@ -43,7 +43,10 @@ std::optional<CloneSource> WarmPool::next_wanted() const {
 }
 
 void WarmPool::put(const CloneSource& source, SandboxPtr sandbox, std::uint64_t memory_bytes) {
-  if (Shelf* shelf = find(source)) shelf->waiting.push_back({std::move(sandbox), memory_bytes});
+  Shelf* shelf = find(source);
+  if (shelf == nullptr) return;
+  shelf->used = true;
+  shelf->waiting.push_back({std::move(sandbox), memory_bytes});
 }
 
 std::uint64_t WarmPool::memory_bytes() const {

@@ -2,7 +2,8 @@
 // for somebody to want them. Their guests run, so their clocks go right.
 //
 // Kept by snapshot, as many as recent demand asked for: a request that finds none and succeeds without raises
-// the number wanted by one, an idle minute lowers it by one. On the event loop.
+// the number wanted by one, an idle minute lowers it by one; one in which the pool was still being filled is
+// not idle. On the event loop.
 #pragma once
 
 #include <cstddef>
@@ -56,7 +57,7 @@ class WarmPool {
     CloneSource source;
     std::vector<Waiting> waiting;
     std::size_t wanted = 0;
-    bool used = false;  // since the last call of age()
+    bool used = false;  // asked, or being filled, since the last call of age()
   };
   Shelf* find(const CloneSource& source);
   static void empty(Shelf& shelf, std::size_t down_to, std::vector<SandboxPtr>& out);

@@ -126,6 +126,7 @@ TEST_CASE("idle minutes lower what is wanted, one at a time, and give back what 
   CHECK(taken != nullptr);
   CHECK(warmer.pool.age().empty());
   CHECK(warmer.fill() == 1);
+  CHECK(warmer.pool.age().empty());  // it was being filled
   CHECK(warmer.pool.age().size() == 1);
   CHECK(warmer.pool.size() == 0);
   warmer.pool.put(base, warmer.make(), 1);  // made for a demand that is forgotten
