@@ -550,7 +550,7 @@ class EndTest(InterpreterTest):
                 stream.until("result" if what == "displays" else "stdout")
                 server.wait_until_idle()
                 # The text of the one line is there, not what is made of it.
-                allowed = 2100 if what == "one line" else 100
+                allowed = 2200 if what == "one line" else 200
                 self.assertLess(server.usage()["rss"] - before, allowed * 10**6)
                 stream.close()
                 begun = time.monotonic()
