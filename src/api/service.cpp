@@ -2,6 +2,14 @@
 #include "api/actions.hpp"
 
 namespace cube::api {
+namespace {
+
+void write_pool(JsonWriter& json, const node::Sandboxes::Status::Pool& pool) {
+  json.begin_object().key("waiting").value(pool.waiting).key("wanted").value(pool.wanted);
+  json.key("hits").value(pool.hits).key("misses").value(pool.misses).end_object();
+}
+
+}  // namespace
 
 Answering get_health(const Context&, Call&) {
   Answer answer{200, "Health check successful", {}};
@@ -19,11 +27,6 @@ Answering list_teams(const Context& context, Call&) {
   json.key("apiKey").value(key.empty() ? "e2b_" + std::string(40, '0') : key).key("isDefault").value(true);
   json.end_object().end_array();
   co_return json_answer(200, json.take());
-}
-
-void write_pool(JsonWriter& json, const node::Sandboxes::Status::Pool& pool) {
-  json.begin_object().key("waiting").value(pool.waiting).key("wanted").value(pool.wanted);
-  json.key("hits").value(pool.hits).key("misses").value(pool.misses).end_object();
 }
 
 Answering get_status(const Context& context, Call&) {

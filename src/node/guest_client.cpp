@@ -8,7 +8,8 @@
 #include <asio/this_coro.hpp>
 #include <asio/use_awaitable.hpp>
 #include <cube/http.hpp>
-#include <functional>
+
+#include "http/watchdog.hpp"
 
 namespace cube::node {
 namespace {
@@ -18,32 +19,6 @@ using SteadyClock = std::chrono::steady_clock;
 
 constexpr std::size_t journal_limit = guest::journal_bytes + (64 << 10);
 constexpr milliseconds retry_pause{20};
-
-/// Does something when its time is up, unless it is destroyed before.
-class Watchdog {
- public:
-  Watchdog(const asio::any_io_executor& executor, milliseconds timeout, std::function<void()> bite)
-      : timer_(executor, timeout) {
-    timer_.async_wait([bite = std::move(bite), state = state_](const asio::error_code& cancelled) {
-      // The handler may have been queued already when the watchdog went.
-      if (cancelled || state->disarmed) return;
-      state->expired = true;
-      bite();
-    });
-  }
-  ~Watchdog() { state_->disarmed = true; }
-  Watchdog(const Watchdog&) = delete;
-  Watchdog& operator=(const Watchdog&) = delete;
-  bool expired() const { return state_->expired; }
-
- private:
-  struct State {
-    bool disarmed = false;
-    bool expired = false;
-  };
-  std::shared_ptr<State> state_ = std::make_shared<State>();
-  asio::steady_timer timer_;
-};
 
 Error no_answer(std::string what) {
   return make_error(ErrorCode::deadline_exceeded, "the guest does not answer in time", std::move(what));
@@ -87,7 +62,8 @@ asio::awaitable<Result<std::string>> GuestClient::call(std::string method, std::
   http::ClientConnection connection(std::move(*stream));
   const auto spent = std::chrono::duration_cast<milliseconds>(SteadyClock::now() - started);
   const auto executor = co_await asio::this_coro::executor;
-  const Watchdog watchdog(executor, std::max(timeout - spent, milliseconds(1)), [&] { connection.close(); });
+  const http::Watchdog watchdog(executor, std::max(timeout - spent, milliseconds(1)),
+                                [&] { connection.close(); });
   http::RequestHead head{method, path, {{"Host", "guest"}, {"Content-Type", "application/json"}}};
   auto response = co_await http::request(connection, std::move(head), std::move(body), answer_limit);
   if (watchdog.expired()) co_return no_answer(method + " " + path);
@@ -173,7 +149,7 @@ asio::awaitable<Result<std::unique_ptr<Stream>>> GuestClient::open_port(std::uin
   if (!opened) co_return std::move(opened).error();
   std::unique_ptr<Stream> stream = std::move(*opened);
   const auto executor = co_await asio::this_coro::executor;
-  const Watchdog watchdog(executor, timeout, [&] { stream->close(); });
+  const http::Watchdog watchdog(executor, timeout, [&] { stream->close(); });
   const std::array<std::uint8_t, 2> wanted = {static_cast<std::uint8_t>(port & 0xff),
                                               static_cast<std::uint8_t>(port >> 8)};
   const auto sent = co_await stream->write(asio::buffer(wanted));

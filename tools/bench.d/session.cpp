@@ -6,10 +6,10 @@
 #include <asio/co_spawn.hpp>
 #include <asio/detached.hpp>
 #include <asio/io_context.hpp>
-#include <asio/steady_timer.hpp>
 #include <asio/this_coro.hpp>
 #include <thread>
 
+#include "http/watchdog.hpp"
 #include "table.hpp"
 
 namespace cube::bench {
@@ -50,28 +50,7 @@ Error unexpected(int status, const std::string& body) {
   return make_error(ErrorCode::unavailable, "status " + std::to_string(status) + ": " + body);
 }
 
-/// Closes the connection of a request that is not answered in time: whoever waits for it gets an error.
-class Patience {
- public:
-  Patience(http::ClientConnection& connection, const asio::any_io_executor& loop)
-      : timer_(loop, answer_patience) {
-    timer_.async_wait([&connection, awaited = std::weak_ptr(awaited_)](const asio::error_code& cancelled) {
-      const auto lost = awaited.lock();
-      if (cancelled || !lost) return;
-      *lost = true;
-      connection.close();
-    });
-  }
-
-  Error explain(Error error) const {
-    return *awaited_ ? make_error(ErrorCode::deadline_exceeded, "no answer within two minutes")
-                     : std::move(error);
-  }
-
- private:
-  std::shared_ptr<bool> awaited_ = std::make_shared<bool>(false);
-  asio::steady_timer timer_;
-};
+Error no_answer() { return make_error(ErrorCode::deadline_exceeded, "no answer within two minutes"); }
 
 }  // namespace
 
@@ -86,10 +65,12 @@ awaitable<Result<http::ClientConnection*>> Session::connection() {
 awaitable<Result<http::Response>> Session::request(http::RequestHead head, std::string body) {
   const auto open = co_await connection();
   if (!open.ok()) co_return open.error();
-  const Patience patience(**open, co_await asio::this_coro::executor);
-  auto response = co_await http::request(**open, std::move(head), std::move(body), answer_limit);
-  if (!response) co_return patience.explain(std::move(response).error());
-  co_return std::move(*response);
+  http::ClientConnection& link = **open;
+  const auto loop = co_await asio::this_coro::executor;
+  const http::Watchdog watchdog(loop, answer_patience, [&] { link.close(); });
+  auto response = co_await http::request(link, std::move(head), std::move(body), answer_limit);
+  if (watchdog.expired()) co_return no_answer();
+  co_return response;
 }
 
 awaitable<Result<std::string>> Session::call(std::string method, std::string path, std::string body) {
@@ -159,10 +140,12 @@ awaitable<Result<void>> Session::health(Box box) {
 awaitable<Result<std::string>> Session::start(Box box, std::string message, bool to_end) {
   const auto open = co_await connection();
   if (!open.ok()) co_return open.error();
-  const Patience patience(**open, co_await asio::this_coro::executor);
-  auto seen = co_await start_on(**open, std::move(box), std::move(message), to_end);
-  if (!seen.ok()) co_return patience.explain(std::move(seen).error());
-  if (!connection_->body_ended()) connection_.reset();  // the rest is of no interest
+  http::ClientConnection& link = **open;
+  const auto loop = co_await asio::this_coro::executor;
+  const http::Watchdog watchdog(loop, answer_patience, [&] { link.close(); });
+  auto seen = co_await start_on(link, std::move(box), std::move(message), to_end);
+  if (watchdog.expired()) co_return no_answer();
+  if (!link.body_ended()) connection_.reset();  // the rest is of no interest
   co_return seen;
 }
 
@@ -240,6 +223,14 @@ Result<std::string> status_of(const Target& target) {
   return status;
 }
 
+std::int64_t waiting_in(const Result<std::string>& status) {
+  simdjson::dom::parser parser;
+  std::int64_t waiting = 0;
+  if (status.ok() && parser.parse(*status)["warmPool"]["waiting"].get(waiting) != simdjson::SUCCESS)
+    waiting = 0;
+  return waiting;
+}
+
 }  // namespace
 
 std::vector<std::string> text_members(const std::string& json, std::string_view name) {
@@ -255,26 +246,20 @@ std::string text_member(const std::string& json, std::string_view name) {
   return texts.empty() ? "" : texts.front();
 }
 
-bool waiting_at_least(const Target& target, int count) {
-  const auto status = status_of(target);
-  simdjson::dom::parser parser;
-  std::int64_t waiting = 0;
-  return status.ok() && parser.parse(*status)["warmPool"]["waiting"].get(waiting) == simdjson::SUCCESS &&
-         waiting >= count;
-}
+bool waiting_at_least(const Target& target, int count) { return waiting_in(status_of(target)) >= count; }
 
 bool wait_for_warm(const Target& target, int count) {
   const auto give_up = Clock::now() + warm_patience;
-  while (!waiting_at_least(target, count)) {
+  for (;;) {
+    const auto status = status_of(target);
+    if (waiting_in(status) >= count) return true;
     if (Clock::now() >= give_up) {
-      const auto status = status_of(target);
       complain(make_error(ErrorCode::deadline_exceeded, "the warm pool has not grown in a minute",
                           status.ok() ? *status : status.error().describe()));
       return false;
     }
     std::this_thread::sleep_for(std::chrono::milliseconds(50));
   }
-  return true;
 }
 
 }  // namespace cube::bench

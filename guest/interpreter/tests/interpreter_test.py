@@ -219,7 +219,7 @@ class PythonTest(InterpreterTest):
         self.assertIn("T", self.of_type(events, "stdout")[0]["timestamp"])
 
     def test_what_processes_print(self):
-        printed = self.printed("import subprocess, sys\nfor text in ('€' * 10000, '\\udcff|'):\n"
+        printed = self.printed("import subprocess\nfor text in ('€' * 10000, '\\udcff|'):\n"
                                "    subprocess.run(['cat'], input=text.encode(errors='surrogateescape'), check=True)")
         self.assertEqual(printed, "€" * 10000 + "\ufffd|")
 
