@@ -17,7 +17,7 @@ constexpr auto no_access =
 http::ResponseHead initialised_head() {
   http::ResponseHead head;
   head.status = 204;
-  head.headers.add("X-Envd-Version", std::string(guest::envd_version));
+  head.headers.add("X-Envd-Version", guest::envd_version);
   return head;
 }
 

@@ -29,8 +29,8 @@ Result<Metadata> parse_metadata(const http::Headers& headers) {
   Metadata metadata;
   std::size_t size = 0;
   for (const auto& [field, value] : headers.fields()) {
-    if (!same_ignoring_case(std::string_view(field).substr(0, prefix.size()), prefix)) continue;
-    std::string key = field.substr(prefix.size());
+    if (!same_ignoring_case(field.substr(0, prefix.size()), prefix)) continue;
+    std::string key(field.substr(prefix.size()));
     std::ranges::transform(key, key.begin(), lower);
     if (key.empty() || !is_printable(key) || !is_printable(value))
       return make_error(

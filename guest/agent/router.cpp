@@ -62,9 +62,9 @@ Result<CallContext> make_context(const http::RequestHead& head) {
 }
 
 // Not in the coroutines themselves: g++ 12 cannot keep an initializer list in a frame.
-http::ResponseHead make_head(int status, std::string name, std::string value) {
+http::ResponseHead make_head(int status, std::string_view name, std::string_view value) {
   http::ResponseHead head{status, {}};
-  head.headers.add(std::move(name), std::move(value));
+  head.headers.add(name, value);
   return head;
 }
 
@@ -74,7 +74,7 @@ asio::awaitable<void> respond(http::Exchange& exchange, http::ResponseHead head,
 }
 
 asio::awaitable<void> respond_error(http::Exchange& exchange, http::ResponseHead head, Error error) {
-  head.headers.set("Content-Type", std::string(error_type));
+  head.headers.set("Content-Type", error_type);
   co_await respond(exchange, std::move(head), error_json(error));
 }
 

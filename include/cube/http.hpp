@@ -14,6 +14,7 @@
 #include <cstdint>
 #include <cube/core.hpp>
 #include <functional>
+#include <iterator>
 #include <memory>
 #include <optional>
 #include <string>
@@ -23,25 +24,86 @@
 
 namespace cube::http {
 
-/// In the order they came; names compare without regard to case.
-class Headers {
- public:
-  Headers() = default;
-  Headers(std::initializer_list<std::pair<std::string, std::string>> fields) : fields_(fields) {}
+constexpr char lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + ('a' - 'A')) : c; }
 
-  void reserve(std::size_t count) { fields_.reserve(count); }
-  void add(std::string name, std::string value) { fields_.emplace_back(std::move(name), std::move(value)); }
-  void set(std::string_view name, std::string value);
+constexpr bool same_ignoring_case(std::string_view a, std::string_view b) {
+  if (a.size() != b.size()) return false;
+  for (std::size_t i = 0; i < a.size(); ++i)
+    if (lower(a[i]) != lower(b[i])) return false;
+  return true;
+}
+
+/// In the order they came; names compare without regard to case. They are places in one text: a message's
+/// fields are a dozen short strings, made, copied and dropped with every request. Views of them hold until
+/// fields are added.
+class Headers {
+  struct Place {
+    std::size_t name, name_bytes, value, value_bytes;  ///< offsets in `text_`, and how many bytes
+    bool checked;
+  };
+
+ public:
+  using Field = std::pair<std::string_view, std::string_view>;  ///< name, value
+
+  class Fields {
+   public:
+    class Iterator {
+     public:
+      using value_type = Field;
+      using difference_type = std::ptrdiff_t;
+      using iterator_category = std::input_iterator_tag;
+
+      Iterator() = default;
+      Iterator(const Headers* headers, const Place* place) : headers_(headers), place_(place) {}
+      Field operator*() const { return headers_->at(*place_); }
+      Iterator& operator++() { return ++place_, *this; }
+      Iterator operator++(int) { return Iterator(headers_, place_++); }
+      bool operator==(const Iterator&) const = default;
+
+     private:
+      const Headers* headers_ = nullptr;
+      const Place* place_ = nullptr;
+    };
+
+    explicit Fields(const Headers& headers) : headers_(&headers) {}
+    Iterator begin() const { return {headers_, headers_->places_.data()}; }
+    Iterator end() const { return {headers_, headers_->places_.data() + size()}; }
+    std::size_t size() const { return headers_->places_.size(); }
+
+   private:
+    const Headers* headers_;
+  };
+
+  Headers() = default;
+  Headers(std::initializer_list<Field> fields) {
+    for (const auto& [name, value] : fields) add(name, value);
+  }
+
+  /// For whoever finds the fields in a text: keeps a copy of it, whose parts are then added as they are.
+  /// There must be no fields yet.
+  std::string_view keep(std::string_view text);
+  /// Parts of what `keep` returned, checked to be well-formed.
+  void add_kept(std::string_view name, std::string_view value);
+
+  void add(std::string_view name, std::string_view value);  ///< not views of these headers
+  void set(std::string_view name, std::string_view value);  ///< the same
   void remove(std::string_view name);
   template <class Condition>
   void remove_if(Condition condition) {  ///< condition(name)
-    std::erase_if(fields_, [&](const auto& field) { return condition(std::string_view(field.first)); });
+    std::erase_if(places_, [&](const Place& place) { return condition(at(place).first); });
   }
   std::optional<std::string_view> get(std::string_view name) const;  ///< the first of that name
-  const std::vector<std::pair<std::string, std::string>>& fields() const { return fields_; }
+  Fields fields() const { return Fields(*this); }
 
  private:
-  std::vector<std::pair<std::string, std::string>> fields_;
+  friend Result<void> check_headers(const Headers& headers);
+
+  Field at(const Place& place) const {
+    return {{text_.data() + place.name, place.name_bytes}, {text_.data() + place.value, place.value_bytes}};
+  }
+
+  std::string text_;
+  std::vector<Place> places_;
 };
 
 struct RequestHead {
@@ -57,6 +119,9 @@ struct ResponseHead {
   int status = 200;
   Headers headers;
 };
+
+/// True if a header of that name lists `token`: has_token(headers, "connection", "upgrade").
+bool has_token(const Headers& headers, std::string_view name, std::string_view token);
 
 struct Limits {
   std::size_t head_bytes = 64 << 10;  ///< request or status line and headers; more is 431

@@ -15,6 +15,12 @@
 
 namespace cube {
 
+/// What is known already, for whoever would have waited for it.
+template <class Outcome>
+asio::awaitable<Outcome> ready(Outcome outcome) {
+  co_return outcome;
+}
+
 /// Runs a blocking function on `workers`; the calling coroutine goes on, on its own executor, with the
 /// result. What `work` refers to must live until then.
 template <class Work>

@@ -11,16 +11,23 @@ namespace {
 // What is written without waiting before others have their turn.
 constexpr std::size_t turn_bytes = 256 << 10;
 
-// The coroutines share the socket: a stream destroyed under an outstanding operation ends it, nothing
-// dangles.
+Result<std::size_t> received(const asio::error_code& error, std::size_t count) {
+  if (error == asio::error::eof) return std::size_t{0};
+  if (error) return socket_error(error, "receive");
+  return count;
+}
+
+// The operations share the socket: a stream destroyed under an outstanding one ends it, nothing dangles.
 asio::awaitable<Result<std::size_t>> read_some(std::shared_ptr<StreamSocket> socket,
                                                asio::mutable_buffer buffer) {
-  asio::error_code error;
-  const std::size_t count =
-      co_await socket->async_read_some(buffer, asio::redirect_error(asio::use_awaitable, error));
-  if (error == asio::error::eof) co_return std::size_t{0};
-  if (error) co_return socket_error(error, "receive");
-  co_return count;
+  return asio::async_initiate<const asio::use_awaitable_t<>&, void(Result<std::size_t>)>(
+      [buffer](auto waiter, const std::shared_ptr<StreamSocket>& reading) {
+        reading->async_read_some(buffer, [reading, waiter = std::move(waiter)](const asio::error_code& error,
+                                                                               std::size_t count) mutable {
+          waiter(received(error, count));
+        });
+      },
+      asio::use_awaitable, std::move(socket));
 }
 
 // Most of the time the kernel takes all of it at once: then nothing is waited for.
@@ -55,6 +62,13 @@ class SocketStream final : public Stream {
     if (written_ < turn_bytes) return write_all(socket_, buffer);
     written_ = 0;
     return write_in_turn(socket_, buffer);
+  }
+  std::size_t write_now(asio::const_buffer buffer) override {
+    if (written_ + buffer.size() >= turn_bytes) return 0;
+    asio::error_code error;
+    const std::size_t count = socket_->write_some(buffer, error);
+    written_ += count;
+    return count;
   }
   void shutdown_write() override {
     asio::error_code ignored;

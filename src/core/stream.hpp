@@ -24,6 +24,10 @@ class Stream {
   /// The whole buffer, or an error.
   virtual asio::awaitable<Result<void>> write(asio::const_buffer buffer) = 0;
 
+  /// What of it is taken without waiting: how many bytes, possibly none. Errors show when the rest is
+  /// written.
+  virtual std::size_t write_now(asio::const_buffer) { return 0; }
+
   /// Half-close: the peer reads end of stream, reading here goes on.
   virtual void shutdown_write() = 0;
 

@@ -5,6 +5,7 @@
 #include <charconv>
 #include <limits>
 
+#include "core/async.hpp"
 #include "http/splice.hpp"
 
 namespace cube::http {
@@ -191,7 +192,7 @@ asio::awaitable<Result<void>> BodyOutput::begin(std::string head, Framing framin
   auto counted = count(first.size());
   if (!counted.ok()) {
     state_ = State::unopened;
-    return settled(std::move(counted));
+    return ready<Result<void>>(std::move(counted));
   }
   batch_ = std::move(head);
   return send_piece(first, false);
@@ -200,18 +201,19 @@ asio::awaitable<Result<void>> BodyOutput::begin(std::string head, Framing framin
 asio::awaitable<Result<void>> BodyOutput::write(asio::const_buffer piece) {
   auto checked = check_open();
   if (checked.ok()) checked = count(piece.size());
-  if (!checked.ok()) return settled(std::move(checked));
+  if (!checked.ok()) return ready<Result<void>>(std::move(checked));
   return send_piece(piece, false);
 }
 
 asio::awaitable<Result<void>> BodyOutput::finish(asio::const_buffer last) {
-  if (state_ == State::finished && last.size() == 0) return settled({});
+  if (state_ == State::finished && last.size() == 0) return ready<Result<void>>({});
   auto checked = check_open();
   if (checked.ok()) checked = count(last.size());
-  if (!checked.ok()) return settled(std::move(checked));
+  if (!checked.ok()) return ready<Result<void>>(std::move(checked));
   if (framing_.kind == Framing::Kind::length && framing_.length > 0 && !discard_) {
     state_ = State::broken;
-    return settled(make_error(ErrorCode::invalid_argument, "the body is shorter than its Content-Length"));
+    return ready<Result<void>>(
+        make_error(ErrorCode::invalid_argument, "the body is shorter than its Content-Length"));
   }
   state_ = State::finished;
   return send_piece(last, true);
@@ -229,8 +231,6 @@ asio::awaitable<Result<std::uint64_t>> BodyOutput::splice(std::shared_ptr<Stream
     state_ = State::broken;
   co_return moved;
 }
-
-asio::awaitable<Result<void>> BodyOutput::settled(Result<void> outcome) { co_return outcome; }
 
 // A stream takes one buffer at a time: what belongs together is joined here, so that it is one write. A large
 // piece without framing is sent from where it is.
@@ -251,7 +251,9 @@ asio::awaitable<Result<void>> BodyOutput::send_piece(asio::const_buffer piece, b
     batch.append(static_cast<const char*>(piece.data()), piece.size());
     piece = {};
   }
-  if (sent.ok() && !batch.empty()) sent = co_await connection_->send(asio::buffer(batch));
+  asio::const_buffer rest = batch.empty() ? std::exchange(piece, {}) : asio::buffer(batch);
+  if (sent.ok()) rest += connection_->send_now(rest);
+  if (sent.ok() && rest.size() > 0) sent = co_await connection_->send(rest);
   if (sent.ok() && piece.size() > 0) sent = co_await connection_->send(piece);
   if (!sent.ok()) state_ = State::broken;
   batch.clear();

@@ -75,7 +75,6 @@ class BodyOutput {
 
   Result<void> check_open() const;
   Result<void> count(std::size_t size);
-  static asio::awaitable<Result<void>> settled(Result<void> outcome);
   asio::awaitable<Result<void>> send_piece(asio::const_buffer piece, bool last);
 
   std::shared_ptr<Connection> connection_;

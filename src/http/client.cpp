@@ -57,7 +57,6 @@ struct ClientConnection::Impl {
   static asio::awaitable<Result<void>> write(Self self, asio::const_buffer piece);
   static asio::awaitable<Result<void>> finish(Self self, asio::const_buffer last);
   static asio::awaitable<Result<ResponseHead>> read_head(Self self);
-  static asio::awaitable<Result<ParsedResponse>> read_one_head(Self self);
   static asio::awaitable<Result<std::size_t>> read_body(Self self, asio::mutable_buffer buffer);
   static asio::awaitable<Result<std::string>> read_whole_body(Self self, std::size_t limit);
   static asio::awaitable<Result<asio::const_buffer>> next_piece(Self self);
@@ -65,6 +64,14 @@ struct ClientConnection::Impl {
 
   /// Checks a request's head and makes the connection ready to send it.
   Result<Framing> prepare(RequestHead& head, asio::any_io_executor executor);
+
+  struct ExpectedHead {
+    HeadCollector collector;
+    /// The server may think as long as it likes, but not trickle.
+    SteadyTime deadline = SteadyTime::max();
+    int interim = 0;  ///< responses that came before it
+  };
+  Result<std::optional<ResponseHead>> take_head(ExpectedHead& expected);
   bool reusable() const;
   void close();
 
@@ -149,49 +156,56 @@ asio::awaitable<Result<void>> ClientConnection::Impl::finish(Self self, asio::co
   co_return co_await self->wire->output.finish(last);
 }
 
-asio::awaitable<Result<ParsedResponse>> ClientConnection::Impl::read_one_head(Self self) {
-  const auto connection = self->wire->connection;
-  HeadCollector collector(self->limits.head_bytes);
-  SteadyTime deadline = SteadyTime::max();  // the server may think as long as it likes, but not trickle
-  while (!connection->closed()) {
-    if (connection->input().empty()) {
-      if (connection->ended()) break;
-      if (std::chrono::steady_clock::now() >= deadline)
-        co_return make_error(ErrorCode::deadline_exceeded, "the response's head did not arrive in time");
-      co_await connection->wait_for_input(deadline);
-      continue;
-    }
+/// What is here of the head, or nothing yet. Skips interim responses.
+Result<std::optional<ResponseHead>> ClientConnection::Impl::take_head(ExpectedHead& expected) {
+  const Connection& connection = *wire->connection;
+  while (!connection.closed() && !connection.input().empty()) {
+    HeadCollector& collector = expected.collector;
     const bool was_started = collector.started();
     std::size_t consumed = 0;
-    const HeadCollector::State state = collector.feed(connection->input(), consumed);
-    connection->consume(consumed);
-    if (state == HeadCollector::State::complete)
-      co_return parse_response_head(collector.text(), self->limits, self->answers_head);
-    if (state != HeadCollector::State::more)
-      co_return make_error(ErrorCode::unavailable, "the response's head is malformed or too large");
-    if (!was_started && collector.started())
-      deadline = std::chrono::steady_clock::now() + self->limits.head_timeout;
+    const HeadCollector::State state = collector.feed(connection.input(), consumed);
+    wire->connection->consume(consumed);
+    if (state == HeadCollector::State::more) {
+      if (!was_started && collector.started())
+        expected.deadline = std::chrono::steady_clock::now() + limits.head_timeout;
+      continue;
+    }
+    if (state != HeadCollector::State::complete)
+      return make_error(ErrorCode::unavailable, "the response's head is malformed or too large");
+    auto response = parse_response_head(collector.text(), limits, answers_head);
+    if (!response.ok()) return std::move(response).error();
+    const int status = response->head.status;
+    if (status < 200 && status != 101) {
+      if (++expected.interim == interim_responses_limit)
+        return make_error(ErrorCode::unavailable, "too many interim responses");
+      expected.collector = HeadCollector(limits.head_bytes);
+      expected.deadline = SteadyTime::max();
+      continue;
+    }
+    response_due = false;
+    keep_alive = response->keep_alive && status != 101;
+    wire->input = BodyInput(wire->connection, response->framing, ErrorCode::unavailable);
+    return std::optional(std::move(response->head));
   }
-  co_return connection->end_error();
+  if (connection.closed() || connection.ended()) return connection.end_error();
+  if (std::chrono::steady_clock::now() >= expected.deadline)
+    return make_error(ErrorCode::deadline_exceeded, "the response's head did not arrive in time");
+  return std::optional<ResponseHead>();
 }
 
 asio::awaitable<Result<ResponseHead>> ClientConnection::Impl::read_head(Self self) {
   if (!self->wire || !self->response_due) co_return no_request();
-  for (int interim = 0; interim < interim_responses_limit; ++interim) {
-    auto response = co_await read_one_head(self);
-    if (!response.ok()) {
+  const auto connection = self->wire->connection;
+  ExpectedHead expected{HeadCollector(self->limits.head_bytes)};
+  for (;;) {
+    auto head = self->take_head(expected);
+    if (!head.ok()) {
       self->keep_alive = false;
-      co_return std::move(response).error();
+      co_return std::move(head).error();
     }
-    const int status = response->head.status;
-    if (status < 200 && status != 101) continue;
-    self->response_due = false;
-    self->keep_alive = response->keep_alive && status != 101;
-    self->wire->input = BodyInput(self->wire->connection, response->framing, ErrorCode::unavailable);
-    co_return std::move(response->head);
+    if (*head) co_return std::move(**head);
+    co_await connection->wait_for_input(expected.deadline);
   }
-  self->keep_alive = false;
-  co_return make_error(ErrorCode::unavailable, "too many interim responses");
 }
 
 asio::awaitable<Result<std::size_t>> ClientConnection::Impl::read_body(Self self,

@@ -13,6 +13,8 @@ namespace {
 constexpr std::size_t input_capacity = 64 << 10;
 constexpr std::chrono::seconds gentle_close_time{2};
 
+asio::awaitable<void> nothing_to_wait_for() { co_return; }
+
 class RawStream final : public Stream {
  public:
   explicit RawStream(std::shared_ptr<Connection> connection) : connection_(std::move(connection)) {}
@@ -30,7 +32,7 @@ class RawStream final : public Stream {
  private:
   static asio::awaitable<Result<std::size_t>> read(std::shared_ptr<Connection> connection,
                                                    asio::mutable_buffer buffer) {
-    co_await connection->wait_for_input();
+    while (connection->input().empty() && !connection->ended()) co_await connection->wait_for_input();
     const std::string_view input = connection->input();
     if (connection->closed()) co_return connection->end_error();
     const std::size_t count = std::min(input.size(), buffer.size());
@@ -93,10 +95,9 @@ void Connection::leave_in_socket(bool leave) {
 }
 
 asio::awaitable<void> Connection::wait_for_input(SteadyTime deadline) {
-  while (input_.empty() && !ended_ && std::chrono::steady_clock::now() < deadline) {
-    set_alarm(deadline);
-    co_await input_changed_.wait();
-  }
+  if (!input_.empty() || ended_) return nothing_to_wait_for();
+  set_alarm(deadline);
+  return input_changed_.wait();
 }
 
 /// An alarm that is due earlier than it has to be stays, and is set again then: deadlines of requests that
@@ -130,6 +131,10 @@ asio::awaitable<Result<void>> Connection::send(asio::const_buffer bytes) {
   auto sent = co_await stream_->write(bytes);
   end_writing(sent.ok());
   co_return sent;
+}
+
+std::size_t Connection::send_now(asio::const_buffer bytes) {
+  return writing_ || closed_ || write_failed_ ? 0 : stream_->write_now(bytes);
 }
 
 asio::awaitable<Result<std::uint64_t>> Connection::splice(std::shared_ptr<StreamSocket> from,

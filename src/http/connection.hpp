@@ -32,7 +32,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   bool ended() const { return ended_; }
   bool closed() const { return closed_; }
 
-  /// Returns when there is input, the input ended or the deadline passed.
+  /// Returns when there is input, the input ended or the deadline passed; now and then without a reason.
   asio::awaitable<void> wait_for_input(SteadyTime deadline = SteadyTime::max());
 
   /// Why there is no more input, for whoever wanted some.
@@ -40,6 +40,10 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
   /// Whole pieces, one after another, whoever calls.
   asio::awaitable<Result<void>> send(asio::const_buffer bytes);
+
+  /// What of a piece goes out without waiting: how many bytes. The rest is to be sent at once, in the same
+  /// turn.
+  std::size_t send_now(asio::const_buffer bytes);
 
   /// Sends up to `most` bytes that come from a socket; how many, see splice.hpp. 0 if this is no socket.
   asio::awaitable<Result<std::uint64_t>> splice(std::shared_ptr<StreamSocket> from, std::uint64_t most);

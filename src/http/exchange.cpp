@@ -1,5 +1,6 @@
 #include "http/exchange.hpp"
 
+#include "core/async.hpp"
 #include "http/text.hpp"
 
 namespace cube::http {
@@ -82,18 +83,18 @@ asio::awaitable<Result<void>> ServerExchange::respond(ResponseHead head, std::st
   if (input_.exceeds(drain_limit)) keep_alive_ = false;
   set_connection_header(head.headers);
 
-  auto sent = co_await output_.send_whole(write_response_head(head), std::move(body));
-  connection_->on_end(nullptr);
-  co_return sent;
+  co_return co_await output_.send_whole(write_response_head(head), std::move(body));
 }
 
+// Not a coroutine, like what it calls: see BodyOutput.
 asio::awaitable<Result<void>> ServerExchange::begin(ResponseHead head, asio::const_buffer first) {
   auto checked = check_start(head);
-  if (!checked.ok()) co_return checked;
+  if (!checked.ok()) return ready(std::move(checked));
   Framing framing;
   const auto length = head.headers.get("Content-Length");
   const auto number = length ? parse_decimal(*length) : std::nullopt;
-  if (length && !number) co_return make_error(ErrorCode::invalid_argument, "malformed Content-Length");
+  if (length && !number)
+    return ready<Result<void>>(make_error(ErrorCode::invalid_argument, "malformed Content-Length"));
   if (has_no_body(head.status)) {
     if (head.status == 204) head.headers.remove("Content-Length");
   } else if (number) {
@@ -107,19 +108,19 @@ asio::awaitable<Result<void>> ServerExchange::begin(ResponseHead head, asio::con
   set_connection_header(head.headers);
   if (framing.kind == Framing::Kind::chunked) head.headers.add("Transfer-Encoding", "chunked");
 
-  co_return co_await output_.begin(write_response_head(head), framing, first, answers_head());
+  return output_.begin(write_response_head(head), framing, first, answers_head());
 }
 
 asio::awaitable<Result<void>> ServerExchange::write(asio::const_buffer piece) { return output_.write(piece); }
 
-asio::awaitable<Result<void>> ServerExchange::finish(asio::const_buffer last) {
-  auto finished = co_await output_.finish(last);
-  if (finished.ok()) connection_->on_end(nullptr);
-  co_return finished;
-}
+asio::awaitable<Result<void>> ServerExchange::finish(asio::const_buffer last) { return output_.finish(last); }
 
 void ServerExchange::on_client_gone(std::function<void()> callback) {
-  if (!finished() && !upgraded_) connection_->on_end(std::move(callback));
+  client_gone_callback_ = std::move(callback);
+  if (finished() || upgraded_) return;
+  connection_->on_end([this] {
+    if (!finished() && !upgraded_) client_gone_callback_();
+  });
 }
 
 asio::awaitable<Result<std::unique_ptr<Stream>>> ServerExchange::upgrade(ResponseHead head) {
@@ -140,10 +141,10 @@ asio::awaitable<Result<std::unique_ptr<Stream>>> ServerExchange::upgrade(Respons
   co_return make_raw_stream(connection_);
 }
 
-asio::awaitable<bool> ServerExchange::settle() {
-  if (!finished() || !keep_alive_ || connection_->closed()) co_return false;
-  if (input_.complete()) co_return true;
-  co_return co_await input_.drain(drain_limit, std::chrono::steady_clock::now() + drain_time);
+bool ServerExchange::keeps_connection() const { return finished() && keep_alive_ && !connection_->closed(); }
+
+asio::awaitable<bool> ServerExchange::drain() {
+  return input_.drain(drain_limit, std::chrono::steady_clock::now() + drain_time);
 }
 
 }  // namespace cube::http

@@ -43,9 +43,11 @@ class ServerExchange final : public ServedExchange {
   bool finished() const { return output_.finished(); }
   bool upgraded() const { return upgraded_; }
 
-  /// After the handler: makes the connection ready for the next request, draining what was not read of this
-  /// one. False if there can be no next request.
-  asio::awaitable<bool> settle();
+  /// After the handler: another request may follow, once the rest of this one's body was drained. False if
+  /// that is too much, or comes too slowly.
+  bool keeps_connection() const;
+  bool drained() const { return input_.complete(); }
+  asio::awaitable<bool> drain();
 
  private:
   asio::awaitable<Result<void>> answer_expectation();
@@ -61,6 +63,7 @@ class ServerExchange final : public ServedExchange {
   bool awaits_continue_;
   bool keep_alive_;
   bool upgraded_ = false;
+  std::function<void()> client_gone_callback_;
 };
 
 }  // namespace cube::http

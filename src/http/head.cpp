@@ -10,13 +10,11 @@
 namespace cube::http {
 namespace {
 
-// --- Syntax: what llhttp, loose as distributions compile it, would let pass ----------------------------------
-
-constexpr std::size_t usual_header_count = 16;
+// --- Syntax: what llhttp, loose as distributions compile it, would let pass ---------------------
 
 // One pass checks the fields and takes them, so there is no second reading that could differ.
 std::optional<Refusal> read_field_lines(std::string_view text, const Limits& limits, Headers& headers) {
-  headers.reserve(usual_header_count);
+  text = headers.keep(text);
   std::size_t count = 0;
   while (text != "\r\n") {
     const std::string_view line = text.substr(0, text.find("\r\n"));
@@ -28,7 +26,7 @@ std::optional<Refusal> read_field_lines(std::string_view text, const Limits& lim
       return Refusal{400, "malformed header field name"};
     if (!is_field_value(line.substr(colon + 1)))
       return Refusal{400, "control character in a header field value"};
-    headers.add(std::string(line.substr(0, colon)), std::string(trim(line.substr(colon + 1))));
+    headers.add_kept(line.substr(0, colon), trim(line.substr(colon + 1)));
   }
   return std::nullopt;
 }
@@ -52,13 +50,15 @@ std::optional<Refusal> check_request_line(std::string_view line) {
 }
 
 bool is_status_line(std::string_view line) {
-  if (line.size() < 12 || !line.starts_with("HTTP/1.") || (line[7] != '0' && line[7] != '1') || line[8] != ' ')
+  if (line.size() < 12 || !line.starts_with("HTTP/1.") || (line[7] != '0' && line[7] != '1') ||
+      line[8] != ' ')
     return false;
   if (line.size() > 12 && line[12] != ' ') return false;
-  return line[9] >= '1' && line[9] <= '5' && parse_decimal(line.substr(9, 3)) && is_field_value(line.substr(12));
+  return line[9] >= '1' && line[9] <= '5' && parse_decimal(line.substr(9, 3)) &&
+         is_field_value(line.substr(12));
 }
 
-// --- llhttp ----------------------------------------------------------------------------------------------------
+// --- llhttp --------------------------------------------------------------------------------------
 
 struct RequestLine {
   std::string method, target;
@@ -98,7 +98,7 @@ Refusal refusal_of(llhttp_errno_t error, const llhttp_t& parser) {
   }
 }
 
-// --- Framing ---------------------------------------------------------------------------------------------------
+// --- Framing -------------------------------------------------------------------------------------
 
 std::size_t count_of(const Headers& headers, std::string_view name) {
   return static_cast<std::size_t>(std::ranges::count_if(
@@ -113,7 +113,8 @@ std::variant<Framing, Refusal> framing_of(const Headers& headers, bool http_1_0)
     if (length) return Refusal{400, "both Content-Length and Transfer-Encoding"};
     if (http_1_0) return Refusal{400, "Transfer-Encoding in HTTP/1.0"};
     if (count_of(headers, "transfer-encoding") > 1) return Refusal{400, "more than one Transfer-Encoding"};
-    if (!same_ignoring_case(*coding, "chunked")) return Refusal{501, "only the chunked transfer coding is known"};
+    if (!same_ignoring_case(*coding, "chunked"))
+      return Refusal{501, "only the chunked transfer coding is known"};
     return Framing{Framing::Kind::chunked, 0};
   }
   if (!length) return Framing{};
@@ -133,7 +134,8 @@ bool keeps_alive(const Headers& headers, bool http_1_0) {
 // "http://host/path" to Host and "/path".
 bool make_origin_form(RequestHead& head) {
   const std::size_t scheme_end = head.target.find("://");
-  const std::string_view scheme = std::string_view(head.target).substr(0, std::min(scheme_end, head.target.size()));
+  const std::string_view scheme =
+      std::string_view(head.target).substr(0, std::min(scheme_end, head.target.size()));
   if (!same_ignoring_case(scheme, "http") && !same_ignoring_case(scheme, "https")) return false;
   const std::size_t start = scheme_end + 3;
   const std::size_t end = std::min(head.target.find_first_of("/?", start), head.target.size());
@@ -141,7 +143,7 @@ bool make_origin_form(RequestHead& head) {
   if (authority.empty() || authority.find('@') != std::string::npos) return false;
   std::string path = head.target.substr(end);
   if (!path.starts_with('/')) path.insert(path.begin(), '/');
-  head.headers.set("Host", std::move(authority));
+  head.headers.set("Host", authority);
   head.target = std::move(path);
   return true;
 }
@@ -163,12 +165,22 @@ std::optional<Refusal> check_target_and_host(ParsedRequest& request) {
 // Room for a body that is sent with its head.
 constexpr std::size_t small_body = 256;
 
+constexpr std::string_view line_end = "\r\n";
+
 void append_field_lines(std::string& text, const Headers& headers) {
-  std::size_t size = text.size() + 2;
+  std::size_t size = text.size() + line_end.size();
   for (const auto& [name, value] : headers.fields()) size += name.size() + value.size() + 4;
   text.reserve(size + small_body);
-  for (const auto& [name, value] : headers.fields()) text.append(name).append(": ").append(value).append("\r\n");
-  text += "\r\n";
+  char* to = text.data() + text.size();
+  text.resize(size);
+  const auto put = [&to](std::string_view part) { to += part.copy(to, part.size()); };
+  for (const auto& [name, value] : headers.fields()) {
+    put(name);
+    put(": ");
+    put(value);
+    put(line_end);
+  }
+  put(line_end);
 }
 
 }  // namespace
@@ -185,7 +197,24 @@ HeadCollector::State HeadCollector::end_line() {
   return ++skipped_ > 4 ? State::malformed : State::more;
 }
 
+/// The head that `input` begins with; empty if it is not all of it, or for a closer look.
+std::string_view HeadCollector::find_whole(std::string_view input) const {
+  input = input.substr(0, limit_);
+  for (std::size_t line = 0;;) {
+    const std::size_t newline = input.find('\n', line);
+    if (newline == std::string_view::npos || newline == line || input[newline - 1] != '\r') return {};
+    const bool is_empty = newline == line + 1;
+    line = newline + 1;
+    if (is_empty) return line > 2 ? input.substr(0, line) : std::string_view{};
+  }
+}
+
 HeadCollector::State HeadCollector::feed(std::string_view input, std::size_t& consumed) {
+  if (text_.empty()) {
+    whole_ = find_whole(input);
+    consumed = whole_.size();
+    if (consumed > 0) return State::complete;
+  }
   consumed = 0;
   if (text_.empty()) text_.reserve(std::min(limit_, input.size()) + 1);
   while (consumed < input.size()) {
@@ -208,7 +237,8 @@ std::variant<ParsedRequest, Refusal> parse_request_head(std::string_view text, c
   if (line_end == std::string_view::npos) return Refusal{400, "malformed request line"};
   if (auto refusal = check_request_line(text.substr(0, line_end))) return *refusal;
   ParsedRequest request;
-  if (auto refusal = read_field_lines(text.substr(line_end + 2), limits, request.head.headers)) return *refusal;
+  if (auto refusal = read_field_lines(text.substr(line_end + 2), limits, request.head.headers))
+    return *refusal;
 
   llhttp_t parser;
   RequestLine line;
@@ -251,10 +281,14 @@ Result<ParsedResponse> parse_response_head(std::string_view text, const Limits& 
 }
 
 Result<void> check_headers(const Headers& headers) {
-  for (const auto& [name, value] : headers.fields()) {
-    if (!is_token(name)) return make_error(ErrorCode::invalid_argument, "malformed header name", name);
+  for (const Headers::Place& place : headers.places_) {
+    if (place.checked) continue;
+    const auto [name, value] = headers.at(place);
+    if (!is_token(name))
+      return make_error(ErrorCode::invalid_argument, "malformed header name", std::string(name));
     if (!is_field_value(value))
-      return make_error(ErrorCode::invalid_argument, "line break or control character in a header value", name);
+      return make_error(ErrorCode::invalid_argument, "line break or control character in a header value",
+                        std::string(name));
   }
   return {};
 }

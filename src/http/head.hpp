@@ -20,16 +20,19 @@ class HeadCollector {
   /// Takes what belongs to the head and says how much that was.
   State feed(std::string_view input, std::size_t& consumed);
 
-  bool started() const { return !text_.empty(); }
-  const std::string& text() const { return text_; }
+  bool started() const { return !text_.empty(); }  ///< and not complete
+  /// The head when it is complete: as long as this and the last input are there.
+  std::string_view text() const { return whole_.empty() ? std::string_view(text_) : whole_; }
 
  private:
   State end_line();
+  std::string_view find_whole(std::string_view input) const;
 
   std::size_t limit_;
   std::size_t line_start_ = 0;
   std::size_t skipped_ = 0;
   std::string text_;
+  std::string_view whole_;  ///< a head that came in one piece is not copied
 };
 
 /// Why a request is refused, as the client gets it.
@@ -59,7 +62,8 @@ std::variant<ParsedRequest, Refusal> parse_request_head(std::string_view text, c
 /// `answers_head`: the request's method was HEAD, so there is no body whatever the headers say.
 Result<ParsedResponse> parse_response_head(std::string_view text, const Limits& limits, bool answers_head);
 
-/// Refuses what would let a value break out of its line: `invalid_argument` naming the header.
+/// Refuses what would let a value break out of its line: `invalid_argument` naming the header. What came from
+/// a head that was parsed is known to be well-formed.
 Result<void> check_headers(const Headers& headers);
 
 /// The head's text with its empty line; the caller has checked it and decided on framing.

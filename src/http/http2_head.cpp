@@ -71,7 +71,7 @@ std::optional<Refusal> check_pseudo(const Pseudo& pseudo) {
 }
 
 std::optional<Refusal> settle_host(Headers& headers, const Pseudo& pseudo) {
-  std::optional<std::string> host;
+  std::optional<std::string_view> host;
   for (const auto& [name, value] : headers.fields()) {
     if (name != "host") continue;
     if (host) return Refusal{400, "more than one Host"};
@@ -126,11 +126,11 @@ std::variant<ParsedRequest, Refusal> make_request_head(Http2Fields fields, bool 
       cookies.append(cookies.empty() ? "" : "; ").append(value);
       continue;
     }
-    request.head.headers.add(std::move(name), std::string(trim(value)));
+    request.head.headers.add(name, trim(value));
   }
   if (pseudo.method == "CONNECT") return Refusal{501, "CONNECT is not for HTTP/2 here"};
   if (auto refusal = check_pseudo(pseudo)) return *refusal;
-  if (!cookies.empty()) request.head.headers.add("cookie", std::move(cookies));
+  if (!cookies.empty()) request.head.headers.add("cookie", cookies);
   if (auto refusal = settle_host(request.head.headers, pseudo)) return *refusal;
   request.head.method = std::move(pseudo.method);
   request.head.target = std::move(pseudo.path);

@@ -6,19 +6,50 @@
 
 namespace cube::http {
 
-void Headers::set(std::string_view name, std::string value) {
+std::string_view Headers::keep(std::string_view text) {
+  constexpr std::size_t usual_count = 16;
+  places_.reserve(usual_count);
+  text_ = text;
+  return text_;
+}
+
+void Headers::add_kept(std::string_view name, std::string_view value) {
+  const auto offset = [this](std::string_view part) {
+    return static_cast<std::size_t>(part.data() - text_.data());
+  };
+  places_.push_back({offset(name), name.size(), offset(value), value.size(), true});
+}
+
+void Headers::add(std::string_view name, std::string_view value) {
+  places_.push_back({text_.size(), name.size(), text_.size() + name.size(), value.size(), false});
+  text_.append(name).append(value);
+}
+
+void Headers::set(std::string_view name, std::string_view value) {
   remove(name);
-  fields_.emplace_back(std::string(name), std::move(value));
+  add(name, value);
 }
 
 void Headers::remove(std::string_view name) {
-  std::erase_if(fields_, [&](const auto& field) { return same_ignoring_case(field.first, name); });
+  remove_if([&](std::string_view each) { return same_ignoring_case(each, name); });
 }
 
 std::optional<std::string_view> Headers::get(std::string_view name) const {
-  for (const auto& [field, value] : fields_)
-    if (same_ignoring_case(field, name)) return value;
+  for (const Place& place : places_)
+    if (place.name_bytes == name.size() && same_ignoring_case(at(place).first, name)) return at(place).second;
   return std::nullopt;
+}
+
+bool has_token(const Headers& headers, std::string_view name, std::string_view token) {
+  for (const auto& [each, value] : headers.fields()) {
+    if (!same_ignoring_case(each, name)) continue;
+    for (std::string_view rest = value; !rest.empty();) {
+      const std::string_view item = rest.substr(0, rest.find(','));
+      rest.remove_prefix(std::min(rest.size(), item.size() + 1));
+      if (same_ignoring_case(trim(item), token)) return true;
+    }
+  }
+  return false;
 }
 
 std::string_view RequestHead::path() const {

@@ -59,7 +59,7 @@ asio::awaitable<void> refuse(std::shared_ptr<Connection> connection, Refusal ref
 /// The next request, why it is refused, or nothing because none comes any more.
 using NextRequest = std::variant<std::monostate, ParsedRequest, Refusal>;
 
-NextRequest parse(const std::string& text, const Limits& limits) {
+NextRequest parse(std::string_view text, const Limits& limits) {
   auto parsed = parse_request_head(text, limits);
   if (auto* refusal = std::get_if<Refusal>(&parsed)) return std::move(*refusal);
   return std::get<ParsedRequest>(std::move(parsed));
@@ -221,8 +221,10 @@ asio::awaitable<void> Server::Impl::run(Self self, std::shared_ptr<Connection> c
       connection->close();  // at once: the client must not take what it has for the whole
       co_return;
     }
-    const bool again = co_await exchange.settle();
-    if (!again) break;
+    if (!exchange.keeps_connection()) break;
+    if (exchange.drained()) continue;
+    const bool drained = co_await exchange.drain();
+    if (!drained) break;
   }
   co_await connection->close_gently();
 }

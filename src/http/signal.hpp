@@ -9,6 +9,7 @@
 #include <asio/execution_context.hpp>
 #include <asio/post.hpp>
 #include <asio/use_awaitable.hpp>
+#include <optional>
 #include <unordered_set>
 #include <utility>
 #include <vector>
@@ -29,22 +30,48 @@ class Signal {
   /// Any number of waiters.
   asio::awaitable<void> wait() {
     return asio::async_initiate<const asio::use_awaitable_t<>&, void()>(
-        [this](Waiter waiter) { waiters_.push_back(std::move(waiter)); }, asio::use_awaitable);
+        [this](Waiter waiter) { waiters_.add(std::move(waiter)); }, asio::use_awaitable);
   }
 
   /// Resumes the waiters within this call: only for callers that expect anything to happen in it, this
   /// object's end included.
   void wake_now() {
-    for (Waiter& waiter : std::exchange(waiters_, {})) waiter();
+    waiters_.take().for_each([](Waiter& waiter) { waiter(); });
   }
 
   /// Resumes them in a later turn of the loop.
   void wake() {
-    for (Waiter& waiter : std::exchange(waiters_, {})) asio::post(executor_, std::move(waiter));
+    waiters_.take().for_each([&](Waiter& waiter) { asio::post(executor_, std::move(waiter)); });
   }
 
  private:
   using Waiter = asio::async_result<asio::use_awaitable_t<>, void()>::handler_type;
+
+  /// Mostly one, which has its place here.
+  class Waiters {
+   public:
+    void add(Waiter waiter) {
+      if (!first_ && others_.empty())
+        first_.emplace(std::move(waiter));
+      else
+        others_.push_back(std::move(waiter));
+    }
+    Waiters take() {  // handlers can be moved, not assigned
+      Waiters taken(std::move(*this));
+      first_.reset();
+      others_.clear();
+      return taken;
+    }
+    template <class Function>
+    void for_each(Function function) {
+      if (first_) function(*first_);
+      for (Waiter& waiter : others_) function(waiter);
+    }
+
+   private:
+    std::optional<Waiter> first_;
+    std::vector<Waiter> others_;
+  };
 
   /// A waiting coroutine usually holds the object this signal is part of, so that neither could end before
   /// the other. The loop ends them: what waits is its own, as it is with a timer.
@@ -55,14 +82,14 @@ class Signal {
     void shutdown() override {
       std::vector<Waiter> ended;  // with them signals go
       for (Signal* signal : signals)
-        for (Waiter& waiter : std::exchange(signal->waiters_, {})) ended.push_back(std::move(waiter));
+        signal->waiters_.take().for_each([&](Waiter& waiter) { ended.push_back(std::move(waiter)); });
     }
     std::unordered_set<Signal*> signals;
   };
 
   asio::any_io_executor executor_;
   Loop& loop_;
-  std::vector<Waiter> waiters_;
+  Waiters waiters_;
 };
 
 }  // namespace cube::http

@@ -3,20 +3,12 @@
 
 #include <algorithm>
 #include <array>
+#include <cstring>
 #include <cube/http.hpp>
 #include <optional>
 #include <string_view>
 
 namespace cube::http {
-
-constexpr char lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + ('a' - 'A')) : c; }
-
-constexpr bool same_ignoring_case(std::string_view a, std::string_view b) {
-  if (a.size() != b.size()) return false;
-  for (std::size_t i = 0; i < a.size(); ++i)
-    if (lower(a[i]) != lower(b[i])) return false;
-  return true;
-}
 
 /// A class of characters, looked up: every character of every head is asked about.
 class CharacterClass {
@@ -49,26 +41,28 @@ inline constexpr CharacterClass field_value_characters([](char c) {
 
 constexpr bool is_token(std::string_view text) { return !text.empty() && token_characters.has_all(text); }
 
-/// Visible characters, blanks and bytes above ASCII; never CR, LF, NUL or another control character.
-constexpr bool is_field_value(std::string_view text) { return field_value_characters.has_all(text); }
+/// Visible characters, blanks and bytes above ASCII; never CR, LF, NUL or another control character. Eight
+/// bytes at a time, unless one of them is below 0x20, or 0x7f: then each is looked up.
+inline bool is_field_value(std::string_view text) {
+  constexpr std::uint64_t ones = 0x0101010101010101, high_bits = ones * 0x80;
+  if (text.size() < sizeof ones) return field_value_characters.has_all(text);
+  const auto is_plain = [&](std::size_t at) {
+    std::uint64_t bytes = 0;
+    std::memcpy(&bytes, text.data() + at, sizeof bytes);
+    const std::uint64_t as_delete = bytes ^ (ones * 0x7f);  // 0 where it is one
+    const std::uint64_t suspect = ((bytes - ones * 0x20) & ~bytes) | ((as_delete - ones) & ~as_delete);
+    return (suspect & high_bits) == 0;
+  };
+  const std::size_t last = text.size() - sizeof ones;
+  for (std::size_t at = 0; at < last; at += sizeof ones)
+    if (!is_plain(at)) return field_value_characters.has_all(text);
+  return is_plain(last) || field_value_characters.has_all(text);
+}
 
 constexpr std::string_view trim(std::string_view text) {
   while (!text.empty() && (text.front() == ' ' || text.front() == '\t')) text.remove_prefix(1);
   while (!text.empty() && (text.back() == ' ' || text.back() == '\t')) text.remove_suffix(1);
   return text;
-}
-
-/// True if a header of that name lists `token`: has_token(headers, "connection", "upgrade").
-inline bool has_token(const Headers& headers, std::string_view name, std::string_view token) {
-  for (const auto& [field, value] : headers.fields()) {
-    if (!same_ignoring_case(field, name)) continue;
-    for (std::string_view rest = value; !rest.empty();) {
-      const std::string_view item = rest.substr(0, rest.find(','));
-      rest.remove_prefix(std::min(rest.size(), item.size() + 1));
-      if (same_ignoring_case(trim(item), token)) return true;
-    }
-  }
-  return false;
 }
 
 /// Digits only, without sign; nothing if it does not fit or is not a number.

@@ -210,6 +210,10 @@ class TlsStream final : public Stream {
     return state_->engine ? write_secured(state_, buffer) : state_->raw->write(buffer);
   }
 
+  std::size_t write_now(asio::const_buffer buffer) override {
+    return state_->decided() && !state_->engine ? state_->raw->write_now(buffer) : 0;
+  }
+
   void shutdown_write() override {
     if (state_->engine && !state_->closed)
       asio::co_spawn(state_->executor, say_goodbye(state_), asio::detached);

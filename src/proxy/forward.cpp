@@ -54,8 +54,9 @@ std::uint64_t incarnation_of(const Gateway& gateway, const Target& target) {
 }
 
 /// As the guest is to see it; the sandbox may be gone.
-http::RequestHead request_for(const node::SandboxInfo* info, const http::RequestHead& request,
-                              const Target& target, bool upgrade) {
+http::RequestHead request_for(const Gateway& gateway, const http::RequestHead& request, const Target& target,
+                              bool upgrade) {
+  const node::SandboxInfo* info = gateway.sandboxes.peek(target.sandbox_id);
   http::RequestHead head = forwarded_request(request, target.request_target, upgrade);
   if (info != nullptr && !info->network.mask_request_host.empty())
     mask_host(head.headers, info->network.mask_request_host, target.port);
@@ -75,68 +76,61 @@ bool is_idempotent(const std::string& method) {
          method == "DELETE" || method == "TRACE";
 }
 
-// Sends the request (the rest of its body keeps flowing behind) and reads the response's head.
-asio::awaitable<Result<http::ResponseHead>> send_request(http::Exchange& exchange,
-                                                         std::shared_ptr<Transfer> transfer,
-                                                         http::RequestHead head) {
-  auto begun = co_await transfer->guest->begin(std::move(head), asio::buffer(transfer->first_piece));
-  if (!begun.ok()) co_return std::move(begun).error();
-  if (transfer->body_follows) start_body(exchange, transfer);
-  co_return co_await transfer->guest->read_head();
-}
-
-// Over a waiting connection first: the guest may have closed it just now, which says nothing about the
-// sandbox.
-asio::awaitable<std::optional<http::ResponseHead>> try_waiting_connection(
-    const Gateway& gateway, http::Exchange& exchange, const Target& target,
-    std::shared_ptr<Transfer> transfer) {
+/// A connection that waits, if there is one.
+bool take_waiting_connection(const Gateway& gateway, const Target& target, Transfer& transfer) {
   const node::SandboxInfo* info = gateway.sandboxes.peek(target.sandbox_id);
   if (info == nullptr || info->state != node::SandboxState::running) {
     gateway.pool->drop(target.sandbox_id);
-    co_return std::nullopt;
+    return false;
   }
-  transfer->incarnation = info->incarnation;
-  auto waiting = gateway.pool->take(target.sandbox_id, transfer->incarnation, target.port);
-  if (!waiting) co_return std::nullopt;
-  transfer->guest = std::move(*waiting);
-  auto head = request_for(info, exchange.request(), target, false);
-  auto response = co_await send_request(exchange, transfer, std::move(head));
-  if (response.ok()) co_return std::move(*response);
-  co_return std::nullopt;
+  transfer.incarnation = info->incarnation;
+  transfer.guest = gateway.pool->take(target.sandbox_id, transfer.incarnation, target.port);
+  return transfer.guest.has_value();
 }
 
-// The response's head, or nothing once the exchange has been answered otherwise.
+/// False once the exchange has been answered otherwise, or the client is gone.
+asio::awaitable<bool> open_connection(const Gateway& gateway, http::Exchange& exchange, const Target& target,
+                                      std::shared_ptr<Transfer> transfer) {
+  auto stream = co_await dial(gateway, target, transfer);
+  if (transfer->client_gone) co_return false;
+  if (!stream.ok()) {
+    co_await send_reply(exchange, dial_failure(exchange.request(), target, stream.error()));
+    co_return false;
+  }
+  transfer->guest.emplace(std::move(*stream), gateway.guest_limits);
+  transfer->incarnation = incarnation_of(gateway, target);
+  co_return true;
+}
+
+/// Sends the request (the rest of its body keeps flowing behind) and reads the response's head; nothing once
+/// the exchange has been answered otherwise.
 asio::awaitable<std::optional<http::ResponseHead>> get_response(const Gateway& gateway,
                                                                 http::Exchange& exchange,
                                                                 const Target& target,
                                                                 std::shared_ptr<Transfer> transfer,
                                                                 bool upgrade) {
   const http::RequestHead& request = exchange.request();
-  if (!upgrade) {
-    auto response = co_await try_waiting_connection(gateway, exchange, target, transfer);
-    if (response || transfer->client_gone) co_return response;
+  for (bool waiting = !upgrade && take_waiting_connection(gateway, target, *transfer);; waiting = false) {
+    if (!waiting) {
+      const bool opened = co_await open_connection(gateway, exchange, target, transfer);
+      if (!opened) co_return std::nullopt;
+    }
+    auto head = request_for(gateway, request, target, upgrade);
+    const auto begun = co_await transfer->guest->begin(std::move(head), asio::buffer(transfer->first_piece));
+    if (begun.ok()) {
+      if (transfer->body_follows) start_body(exchange, transfer);
+      auto response = co_await transfer->guest->read_head();
+      if (response.ok()) co_return std::move(*response);
+    }
+    if (transfer->client_gone) co_return std::nullopt;
+    // The guest may have closed a waiting connection just now, which says nothing about the sandbox. But what
+    // was taken of the body is lost, and what is not idempotent may have been done.
+    if (!waiting || has_body(request) || !is_idempotent(request.method)) {
+      co_await send_reply(exchange, no_response(gateway, request, target, *transfer));
+      co_return std::nullopt;
+    }
+    transfer->guest.reset();
   }
-  // What a failed attempt has taken of the body is lost, and what is not idempotent may have been done.
-  const bool sent_before = transfer->guest.has_value();
-  if (sent_before && (has_body(request) || !is_idempotent(request.method))) {
-    co_await send_reply(exchange, no_response(gateway, request, target, *transfer));
-    co_return std::nullopt;
-  }
-  transfer->guest.reset();
-  auto stream = co_await dial(gateway, target, transfer);
-  if (transfer->client_gone) co_return std::nullopt;
-  if (!stream.ok()) {
-    co_await send_reply(exchange, dial_failure(request, target, stream.error()));
-    co_return std::nullopt;
-  }
-  transfer->guest.emplace(std::move(*stream), gateway.guest_limits);
-  transfer->incarnation = incarnation_of(gateway, target);
-  const node::SandboxInfo* info = gateway.sandboxes.peek(target.sandbox_id);
-  auto head = request_for(info, request, target, upgrade);
-  auto response = co_await send_request(exchange, transfer, std::move(head));
-  if (response.ok()) co_return std::move(*response);
-  if (!transfer->client_gone) co_await send_reply(exchange, no_response(gateway, request, target, *transfer));
-  co_return std::nullopt;
 }
 
 asio::awaitable<void> switch_protocols(const Gateway& gateway, http::Exchange& exchange, const Target& target,
@@ -187,8 +181,8 @@ asio::awaitable<void> carry(const Gateway& gateway, http::Exchange& exchange, co
 
 }  // namespace
 
-asio::awaitable<void> forward(std::shared_ptr<const Gateway> gateway, http::Exchange& exchange,
-                              Target target) {
+asio::awaitable<void> forward(std::shared_ptr<const Gateway> gateway, http::Exchange& exchange, Target target,
+                              [[maybe_unused]] ConnectionCount::Place place) {
   const auto transfer = std::make_shared<Transfer>(exchange.executor());
   exchange.on_client_gone([transfer] { transfer->client_left(); });
   bool failed = false;
@@ -199,7 +193,7 @@ asio::awaitable<void> forward(std::shared_ptr<const Gateway> gateway, http::Exch
   }
   if (transfer->guest) transfer->guest->close();
   if (failed) exchange.abort();
-  co_await body_ended(transfer);
+  if (transfer->body_running) co_await body_ended(transfer);
 }
 
 }  // namespace cube::proxy

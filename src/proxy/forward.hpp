@@ -18,7 +18,8 @@ struct Gateway {
   http::Limits guest_limits;
 };
 
-asio::awaitable<void> forward(std::shared_ptr<const Gateway> gateway, http::Exchange& exchange,
-                              Target target);
+/// `place` is kept until the exchange is over.
+asio::awaitable<void> forward(std::shared_ptr<const Gateway> gateway, http::Exchange& exchange, Target target,
+                              ConnectionCount::Place place);
 
 }  // namespace cube::proxy

@@ -32,18 +32,16 @@ std::optional<Reply> refuse(const Gateway& gateway, const http::RequestHead& req
   return refuse_traffic(request, target, *sandbox);
 }
 
-asio::awaitable<void> handle_target(std::shared_ptr<const Gateway> gateway, http::Exchange& exchange,
+// This and `handle` are no coroutines: each of those costs a frame.
+
+asio::awaitable<void> handle_target(const std::shared_ptr<const Gateway>& gateway, http::Exchange& exchange,
                                     Target target) {
-  if (auto refusal = refuse(*gateway, exchange.request(), target)) {
-    co_await send_reply(exchange, std::move(*refusal));
-    co_return;
-  }
-  const auto place = gateway->count->take(target.sandbox_id);
-  if (!place) {
-    co_await send_reply(exchange, too_many_connections(exchange.request(), target, gateway->count->limit()));
-    co_return;
-  }
-  co_await forward(gateway, exchange, std::move(target));
+  if (auto refusal = refuse(*gateway, exchange.request(), target))
+    return send_reply(exchange, std::move(*refusal));
+  auto place = gateway->count->take(target.sandbox_id);
+  if (!place)
+    return send_reply(exchange, too_many_connections(exchange.request(), target, gateway->count->limit()));
+  return forward(gateway, exchange, std::move(target), std::move(place));
 }
 
 asio::awaitable<void> handle_signed_url(std::shared_ptr<const Proxy> proxy, http::Exchange& exchange,
@@ -69,7 +67,6 @@ asio::awaitable<void> handle_unnamed(std::shared_ptr<const Proxy> proxy, http::E
     co_await proxy->otherwise(exchange);
 }
 
-/// Not a coroutine: each of those costs a frame.
 asio::awaitable<void> handle(const std::shared_ptr<const Proxy>& proxy, http::Exchange& exchange) {
   Destination destination = find_destination(exchange.request());
   if (auto* bad = std::get_if<BadTarget>(&destination))

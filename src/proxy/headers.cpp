@@ -10,12 +10,6 @@
 namespace cube::proxy {
 namespace {
 
-constexpr char lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + ('a' - 'A')) : c; }
-
-bool same(std::string_view a, std::string_view b) {
-  return a.size() == b.size() && std::ranges::equal(a, b, {}, lower, lower);
-}
-
 std::string_view trim(std::string_view text) {
   const std::size_t first = text.find_first_not_of(" \t");
   if (first == std::string_view::npos) return {};
@@ -26,7 +20,7 @@ std::string_view trim(std::string_view text) {
 std::vector<std::string_view> connection_tokens(const http::Headers& headers) {
   std::vector<std::string_view> tokens;
   for (const auto& [name, value] : headers.fields()) {
-    if (!same(name, "connection")) continue;
+    if (!http::same_ignoring_case(name, "connection")) continue;
     for (std::string_view rest = value; !rest.empty();) {
       const std::string_view item = rest.substr(0, rest.find(','));
       rest.remove_prefix(std::min(rest.size(), item.size() + 1));
@@ -38,7 +32,8 @@ std::vector<std::string_view> connection_tokens(const http::Headers& headers) {
 
 template <class Names>
 bool contains(const Names& names, std::string_view name) {
-  return std::ranges::any_of(names, [&](std::string_view each) { return same(each, name); });
+  return std::ranges::any_of(names,
+                             [&](std::string_view each) { return http::same_ignoring_case(each, name); });
 }
 
 constexpr std::array<std::string_view, 10> hop_by_hop = {
@@ -56,13 +51,13 @@ bool is_hop_by_hop(const std::vector<std::string_view>& listed, std::string_view
 
 void add_switch(http::Headers& headers, const http::Headers& original) {
   headers.add("Connection", "Upgrade");
-  if (const auto protocol = original.get("Upgrade")) headers.add("Upgrade", std::string(*protocol));
+  if (const auto protocol = original.get("Upgrade")) headers.add("Upgrade", *protocol);
 }
 
 }  // namespace
 
 bool asks_for_upgrade(const http::Headers& headers) {
-  return headers.get("Upgrade") && contains(connection_tokens(headers), "upgrade");
+  return headers.get("Upgrade") && http::has_token(headers, "connection", "upgrade");
 }
 
 bool has_body(const http::RequestHead& request) {
@@ -80,11 +75,11 @@ std::uint64_t announced_length(const http::RequestHead& request) {
 
 http::RequestHead forwarded_request(const http::RequestHead& request, std::string target, bool upgrade) {
   const auto listed = connection_tokens(request.headers);
-  http::RequestHead head{request.method, std::move(target), {}};
-  head.headers.reserve(request.headers.fields().size() + 2);
-  for (const auto& [name, value] : request.headers.fields())
+  http::RequestHead head{request.method, std::move(target), request.headers};
+  head.headers.remove_if([&](std::string_view name) {
     // The token is a secret between the client and the proxy.
-    if (!is_hop_by_hop(listed, name) && !same(name, traffic_token_header)) head.headers.add(name, value);
+    return is_hop_by_hop(listed, name) || http::same_ignoring_case(name, traffic_token_header);
+  });
   if (request.headers.get("Transfer-Encoding")) head.headers.add("Transfer-Encoding", "chunked");
   if (upgrade) add_switch(head.headers, request.headers);
   return head;
@@ -95,16 +90,14 @@ void mask_host(http::Headers& headers, std::string_view mask, std::uint16_t port
   std::string host(mask);
   for (std::size_t at = 0; (at = host.find(placeholder, at)) != std::string::npos;)
     host.replace(at, placeholder.size(), std::to_string(port));
-  std::string original(headers.get("Host").value_or(""));
-  headers.set("Host", std::move(host));
-  headers.set("X-Forwarded-Host", std::move(original));
+  const std::string original(headers.get("Host").value_or(""));
+  headers.set("Host", host);
+  headers.set("X-Forwarded-Host", original);
 }
 
 http::ResponseHead forwarded_response(http::ResponseHead response) {
-  std::vector<std::string> listed;  // copies: the fields they are in go, too
-  for (const std::string_view token : connection_tokens(response.headers)) listed.emplace_back(token);
-  const std::vector<std::string_view> names(listed.begin(), listed.end());
-  response.headers.remove_if([&](std::string_view name) { return is_hop_by_hop(names, name); });
+  const auto listed = connection_tokens(response.headers);
+  response.headers.remove_if([&](std::string_view name) { return is_hop_by_hop(listed, name); });
   return response;
 }
 

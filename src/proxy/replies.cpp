@@ -3,9 +3,9 @@
 namespace cube::proxy {
 namespace {
 
-Reply make_reply(int status, std::string content_type, std::string body) {
+Reply make_reply(int status, std::string_view content_type, std::string body) {
   Reply reply{{status, {}}, std::move(body)};
-  reply.head.headers.add("Content-Type", std::move(content_type));
+  reply.head.headers.add("Content-Type", content_type);
   reply.head.headers.add("Access-Control-Allow-Origin", "*");
   return reply;
 }

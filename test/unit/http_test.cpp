@@ -12,6 +12,7 @@
 #include "http/body.hpp"
 #include "http/event.hpp"
 #include "http/head.hpp"
+#include "http/text.hpp"
 #include "packets.hpp"
 #include "replies.hpp"
 
@@ -673,6 +674,47 @@ TEST_CASE("a head is the same wherever the network cuts it") {
     CHECK(first + second == head.size());
     CHECK(std::holds_alternative<ParsedRequest>(parse_request_head(collector.text(), {})));
   }
+}
+
+TEST_CASE("what a field value may hold does not depend on where in it, or how long it is") {
+  for (std::size_t size = 1; size <= 20; ++size)
+    for (std::size_t at = 0; at < size; ++at)
+      for (int byte = 0; byte < 256; ++byte) {
+        std::string text(size, at % 2 == 0 ? 'a' : '\xe4');
+        text[at] = static_cast<char>(byte);
+        const bool allowed = byte == '\t' || (byte >= 0x20 && byte != 0x7f);
+        if (is_field_value(text) != allowed) FAIL(size << " bytes, the one at " << at << " is " << byte);
+      }
+  CHECK(is_field_value(""));
+}
+
+TEST_CASE("header fields keep their order, and stay what they are when they are copied, moved and changed") {
+  const auto text_of = [](const Headers& headers) {
+    std::string text;
+    for (const auto& [name, value] : headers.fields())
+      text.append(name).append("=").append(value).append(" ");
+    return text;
+  };
+  auto parsed = parse_request_head("GET / HTTP/1.1\r\nHost: x\r\nA:\t1 \r\nB:\r\na: 3\r\n\r\n", {});
+  Headers headers = std::get<ParsedRequest>(std::move(parsed)).head.headers;
+  CHECK(text_of(headers) == "Host=x A=1 B= a=3 ");
+  CHECK(headers.get("a") == "1");
+  CHECK(headers.get("b") == "");
+  CHECK_FALSE(headers.get("c"));
+
+  Headers copy = headers;
+  headers.add("C", "4");
+  headers.set("A", "5");
+  copy.remove_if([](std::string_view name) { return name.size() > 1; });
+  CHECK(text_of(headers) == "Host=x B= C=4 A=5 ");
+  CHECK(text_of(copy) == "A=1 B= a=3 ");
+  const Headers moved = std::move(headers);
+  CHECK(text_of(moved) == "Host=x B= C=4 A=5 ");
+  CHECK(text_of({{"X", "1"}, {"Y", ""}}) == "X=1 Y= ");
+
+  CHECK(check_headers(copy).ok());
+  copy.add("D", "6\r\nE: 7");
+  CHECK_FALSE(check_headers(copy).ok());
 }
 
 TEST_CASE("escapes are decoded, malformed ones and NUL bytes are nothing") {

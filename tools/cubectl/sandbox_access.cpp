@@ -24,7 +24,7 @@ asio::awaitable<Result<Sandbox>> reach_sandbox(Client& client, std::string id, s
 }
 
 http::RequestHead agent_head(const Client& client, const Sandbox& sandbox, std::string method,
-                             std::string path, std::string content_type) {
+                             std::string path, std::string_view content_type) {
   constexpr const char* agent_port = "49983";
   http::RequestHead head = client.head(std::move(method), std::move(path));
   head.headers.add("E2b-Sandbox-Id", sandbox.id);
@@ -32,7 +32,7 @@ http::RequestHead agent_head(const Client& client, const Sandbox& sandbox, std::
   if (!sandbox.access_token.empty()) head.headers.add("X-Access-Token", sandbox.access_token);
   if (!sandbox.user.empty())
     head.headers.add("Authorization", "Basic " + agent::base64_encode(sandbox.user + ":"));
-  if (!content_type.empty()) head.headers.add("Content-Type", std::move(content_type));
+  if (!content_type.empty()) head.headers.add("Content-Type", content_type);
   return head;
 }
 

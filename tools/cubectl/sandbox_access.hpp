@@ -19,7 +19,7 @@ asio::awaitable<Result<Sandbox>> reach_sandbox(Client& client, std::string id, s
 
 /// A request of the sandbox's agent, with whatever it takes to get there and to be let in.
 http::RequestHead agent_head(const Client& client, const Sandbox& sandbox, std::string method,
-                             std::string path, std::string content_type);
+                             std::string path, std::string_view content_type);
 
 /// One unary call: `path` is "/process.Process/List".
 asio::awaitable<Result<std::string>> call_agent(Client& client, const Sandbox& sandbox, std::string path,

@@ -53,6 +53,7 @@ class LinkStream final : public Stream {
   asio::awaitable<Result<void>> write(asio::const_buffer buffer) override {
     return write(link_, stream_, buffer);
   }
+  std::size_t write_now(asio::const_buffer buffer) override { return stream_->write_now(buffer); }
   void shutdown_write() override { stream_->shutdown_write(); }
   void close() override { stream_->close(); }
   std::shared_ptr<StreamSocket> socket() override { return stream_->socket(); }
