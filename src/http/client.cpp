@@ -188,7 +188,7 @@ Result<std::optional<ResponseHead>> ClientConnection::Impl::take_head(ExpectedHe
     return std::optional(std::move(response->head));
   }
   if (connection.closed() || connection.ended()) return connection.end_error();
-  if (std::chrono::steady_clock::now() >= expected.deadline)
+  if (expected.deadline != SteadyTime::max() && std::chrono::steady_clock::now() >= expected.deadline)
     return make_error(ErrorCode::deadline_exceeded, "the response's head did not arrive in time");
   return std::optional<ResponseHead>();
 }

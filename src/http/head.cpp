@@ -20,9 +20,9 @@ std::optional<Refusal> read_field_lines(std::string_view text, const Limits& lim
     const std::string_view line = text.substr(0, text.find("\r\n"));
     text.remove_prefix(line.size() + 2);
     if (++count > limits.header_count) return Refusal{431, "too many header fields"};
-    const std::size_t colon = line.find(':');
-    // A name check refuses folded lines and blanks before the colon as well.
-    if (colon == std::string_view::npos || !is_token(line.substr(0, colon)))
+    // In a folded line, or with a blank before the colon, the name is not followed by it.
+    const std::size_t colon = token_characters.length_of_first(line);
+    if (colon == 0 || !line.substr(colon).starts_with(':'))
       return Refusal{400, "malformed header field name"};
     if (!is_field_value(line.substr(colon + 1)))
       return Refusal{400, "control character in a header field value"};
@@ -165,22 +165,28 @@ std::optional<Refusal> check_target_and_host(ParsedRequest& request) {
 // Room for a body that is sent with its head.
 constexpr std::size_t small_body = 256;
 
-constexpr std::string_view line_end = "\r\n";
+constexpr std::string_view crlf = "\r\n";
 
-void append_field_lines(std::string& text, const Headers& headers) {
-  std::size_t size = text.size() + line_end.size();
+/// In one piece of memory, and that is made once.
+std::string write_head(std::initializer_list<std::string_view> start_line, const Headers& headers) {
+  std::size_t size = 2 * crlf.size();
+  for (const std::string_view part : start_line) size += part.size();
   for (const auto& [name, value] : headers.fields()) size += name.size() + value.size() + 4;
+  std::string text;
   text.reserve(size + small_body);
-  char* to = text.data() + text.size();
   text.resize(size);
+  char* to = text.data();
   const auto put = [&to](std::string_view part) { to += part.copy(to, part.size()); };
+  for (const std::string_view part : start_line) put(part);
+  put(crlf);
   for (const auto& [name, value] : headers.fields()) {
     put(name);
     put(": ");
     put(value);
-    put(line_end);
+    put(crlf);
   }
-  put(line_end);
+  put(crlf);
+  return text;
 }
 
 }  // namespace
@@ -294,17 +300,12 @@ Result<void> check_headers(const Headers& headers) {
 }
 
 std::string write_request_head(const RequestHead& head) {
-  std::string text;
-  text.append(head.method).append(" ").append(head.target).append(" HTTP/1.1\r\n");
-  append_field_lines(text, head.headers);
-  return text;
+  return write_head({head.method, " ", head.target, " HTTP/1.1"}, head.headers);
 }
 
 std::string write_response_head(const ResponseHead& head) {
-  std::string text = "HTTP/1.1 " + std::to_string(head.status) + " ";
-  text.append(reason_phrase(head.status)).append("\r\n");
-  append_field_lines(text, head.headers);
-  return text;
+  return write_head({"HTTP/1.1 ", std::to_string(head.status), " ", reason_phrase(head.status)},
+                    head.headers);
 }
 
 std::string error_body(int status, std::string_view message) {

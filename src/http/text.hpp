@@ -18,11 +18,13 @@ class CharacterClass {
     for (std::size_t i = 0; i < members_.size(); ++i) members_[i] = is_member(static_cast<char>(i));
   }
   constexpr bool has(char c) const { return members_[static_cast<unsigned char>(c)]; }
-  constexpr bool has_all(std::string_view text) const {
-    for (const char c : text)
-      if (!has(c)) return false;
-    return true;
+  /// How many characters of it `text` begins with.
+  constexpr std::size_t length_of_first(std::string_view text) const {
+    std::size_t length = 0;
+    while (length < text.size() && has(text[length])) ++length;
+    return length;
   }
+  constexpr bool has_all(std::string_view text) const { return length_of_first(text) == text.size(); }
 
  private:
   std::array<bool, 256> members_{};

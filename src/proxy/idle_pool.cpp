@@ -15,7 +15,7 @@ void IdlePool::remove_if(std::vector<Position>& of_sandbox, Condition condition)
 }
 
 void IdlePool::remove(Position idle) {
-  const auto entry = by_sandbox_.find(idle->sandbox_id);
+  const auto entry = by_sandbox_.find(*idle->sandbox_id);
   std::erase(entry->second, idle);
   if (entry->second.empty()) by_sandbox_.erase(entry);
   idle_.erase(idle);
@@ -42,8 +42,9 @@ void IdlePool::put(const std::string& sandbox_id, std::uint64_t incarnation, std
                    http::ClientConnection connection) {
   if (!connection.reusable()) return;
   make_room(sandbox_id, port);
-  idle_.push_back({sandbox_id, incarnation, port, std::move(connection), std::chrono::steady_clock::now()});
-  by_sandbox_[sandbox_id].push_back(std::prev(idle_.end()));
+  auto& [key, waiting] = *by_sandbox_.try_emplace(sandbox_id).first;
+  idle_.push_back({&key, incarnation, port, std::move(connection), std::chrono::steady_clock::now()});
+  waiting.push_back(std::prev(idle_.end()));
   if (!expiring_) expire_later();
 }
 

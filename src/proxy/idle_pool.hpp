@@ -38,7 +38,7 @@ class IdlePool : public std::enable_shared_from_this<IdlePool> {
 
  private:
   struct Idle {
-    std::string sandbox_id;
+    const std::string* sandbox_id;  ///< the key in `by_sandbox_`
     std::uint64_t incarnation;
     std::uint16_t port;
     http::ClientConnection connection;
