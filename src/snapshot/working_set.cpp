@@ -43,10 +43,11 @@ std::vector<PageRun> add_resident(std::span<const PageRun> known, std::span<cons
   std::array<int, kinds> inside{};
   std::uint64_t from = 0;
   for (const Edge& edge : edges) {
-    const bool found_own = inside[found_written] > 0 && inside[in_copied] == 0;
+    const bool found_own =
+        phase == Witness::Phase::came_up && inside[found_written] > 0 && inside[in_copied] == 0;
     const bool present =
         inside[known_read] + inside[known_written] > 0 || inside[found_read] > 0 || found_own;
-    const bool written = inside[known_written] > 0 || (found_own && phase == Witness::Phase::came_up);
+    const bool written = inside[known_written] > 0 || found_own;
     if (edge.offset > from && present) {
       if (!all.empty() && all.back().offset + all.back().bytes == from && all.back().written == written)
         all.back().bytes = edge.offset - all.back().offset;

@@ -12,8 +12,9 @@
 namespace cube::snapshot {
 
 /// `known` and what was found resident besides. Written pages inside `copied` may be there only because a
-/// restore puts them there: they count as found no more than `known` says. What only use has written is as
-/// good as read: a clone that is never used should cost no memory for it. All ascending.
+/// restore puts them there: they count as found no more than `known` says. What only use has written is
+/// left out: a clone that is never used should cost no memory for it, and mapped without its own memory it
+/// would leave the guest all the same when it writes. All ascending.
 std::vector<vmm::PageRun> add_resident(std::span<const vmm::PageRun> known,
                                        std::span<const vmm::PageRun> resident,
                                        std::span<const vmm::MemoryImage::Run> copied, Witness::Phase phase);
