@@ -2,15 +2,13 @@
 #pragma once
 
 #include <algorithm>
+#include <cube/http.hpp>
 #include <string_view>
 
 namespace cube::agent {
 
-constexpr char lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + ('a' - 'A')) : c; }
-
-constexpr bool same_ignoring_case(std::string_view a, std::string_view b) {
-  return std::ranges::equal(a, b, {}, lower, lower);
-}
+using http::lower;
+using http::same_ignoring_case;
 
 constexpr std::string_view trim(std::string_view text) {
   while (!text.empty() && (text.front() == ' ' || text.front() == '\t')) text.remove_prefix(1);

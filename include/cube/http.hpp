@@ -123,6 +123,9 @@ struct ResponseHead {
 /// True if a header of that name lists `token`: has_token(headers, "connection", "upgrade").
 bool has_token(const Headers& headers, std::string_view name, std::string_view token);
 
+/// All that headers of that name list.
+std::vector<std::string_view> tokens_of(const Headers& headers, std::string_view name);
+
 struct Limits {
   std::size_t head_bytes = 64 << 10;  ///< request or status line and headers; more is 431
   std::size_t header_count = 128;

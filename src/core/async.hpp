@@ -20,6 +20,7 @@ template <class Outcome>
 asio::awaitable<Outcome> ready(Outcome outcome) {
   co_return outcome;
 }
+inline asio::awaitable<void> ready() { co_return; }
 
 /// Runs a blocking function on `workers`; the calling coroutine goes on, on its own executor, with the
 /// result. What `work` refers to must live until then.

@@ -24,7 +24,8 @@ class JsonWriter {
   JsonWriter& value(const char* text) { return value(std::string_view(text)); }
   JsonWriter& value(bool boolean) { return raw(boolean ? "true" : "false"); }
   template <std::integral Number>
-  requires(!std::same_as<Number, bool>) JsonWriter& value(Number number) {
+    requires(!std::same_as<Number, bool>)
+  JsonWriter& value(Number number) {
     return raw(std::to_string(number));
   }
   JsonWriter& value(double number);  ///< not-a-number and infinities become null: JSON has no word for them

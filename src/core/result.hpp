@@ -24,8 +24,8 @@ enum class ErrorCode {
   deadline_exceeded,
   unimplemented,
   cancelled,
-  corrupt,  ///< stored data fails its checks
-  guest,    ///< the guest broke a rule of its device or protocol
+  corrupt,   ///< stored data fails its checks
+  guest,     ///< the guest broke a rule of its device or protocol
   internal,
 };
 
@@ -34,9 +34,9 @@ std::string_view to_string(ErrorCode code);
 
 struct Error {
   ErrorCode code = ErrorCode::internal;
-  std::string message;  ///< what was wrong and what to do about it
-  int os_errno = 0;     ///< errno of the failing system call, 0 if none
-  std::string object;   ///< path, id, device or address the call was about
+  std::string message;   ///< what was wrong and what to do about it
+  int os_errno = 0;      ///< errno of the failing system call, 0 if none
+  std::string object;    ///< path, id, device or address the call was about
 
   /// "open /dev/kvm: Permission denied: cannot open the KVM device"
   std::string describe() const;
@@ -53,10 +53,9 @@ class [[nodiscard]] Result {
   Result(T value) : state_(std::in_place_index<0>, std::move(value)) {}
   Result(Error error) : state_(std::in_place_index<1>, std::move(error)) {}
   template <class U>
-  requires(std::is_convertible_v<U&&, T> && !std::is_same_v<std::remove_cvref_t<U>, Result> &&
-           !std::is_same_v<std::remove_cvref_t<U>, Error> && !std::is_same_v<std::remove_cvref_t<U>, T>)
-      Result(U&& value)
-      : state_(std::in_place_index<0>, std::forward<U>(value)) {}
+    requires(std::is_convertible_v<U&&, T> && !std::is_same_v<std::remove_cvref_t<U>, Result> &&
+             !std::is_same_v<std::remove_cvref_t<U>, Error> && !std::is_same_v<std::remove_cvref_t<U>, T>)
+  Result(U&& value) : state_(std::in_place_index<0>, std::forward<U>(value)) {}
 
   bool ok() const { return state_.index() == 0; }
   explicit operator bool() const { return ok(); }
@@ -99,7 +98,8 @@ class [[nodiscard]] Result<void> {
 }  // namespace cube
 
 /// Returns the error of a Result<void> expression from the enclosing function.
-#define CUBE_TRY(expression)                                                                       \
-  do {                                                                                             \
-    if (auto cube_result = (expression); !cube_result.ok()) return std::move(cube_result).error(); \
+#define CUBE_TRY(expression)                                        \
+  do {                                                              \
+    if (auto cube_result = (expression); !cube_result.ok())         \
+      return std::move(cube_result).error();                        \
   } while (false)

@@ -5,6 +5,7 @@
 #include <asio/post.hpp>
 #include <cstring>
 
+#include "core/async.hpp"
 #include "http/splice.hpp"
 
 namespace cube::http {
@@ -12,8 +13,6 @@ namespace {
 
 constexpr std::size_t input_capacity = 64 << 10;
 constexpr std::chrono::seconds gentle_close_time{2};
-
-asio::awaitable<void> nothing_to_wait_for() { co_return; }
 
 class RawStream final : public Stream {
  public:
@@ -95,7 +94,7 @@ void Connection::leave_in_socket(bool leave) {
 }
 
 asio::awaitable<void> Connection::wait_for_input(SteadyTime deadline) {
-  if (!input_.empty() || ended_) return nothing_to_wait_for();
+  if (!input_.empty() || ended_) return ready();
   set_alarm(deadline);
   return input_changed_.wait();
 }

@@ -40,16 +40,32 @@ std::optional<std::string_view> Headers::get(std::string_view name) const {
   return std::nullopt;
 }
 
-bool has_token(const Headers& headers, std::string_view name, std::string_view token) {
+namespace {
+
+/// Whether `accepts` is true of one of the tokens; those that follow it are not asked about.
+template <class Condition>
+bool any_token(const Headers& headers, std::string_view name, Condition accepts) {
   for (const auto& [each, value] : headers.fields()) {
     if (!same_ignoring_case(each, name)) continue;
     for (std::string_view rest = value; !rest.empty();) {
       const std::string_view item = rest.substr(0, rest.find(','));
       rest.remove_prefix(std::min(rest.size(), item.size() + 1));
-      if (same_ignoring_case(trim(item), token)) return true;
+      if (accepts(trim(item))) return true;
     }
   }
   return false;
+}
+
+}  // namespace
+
+bool has_token(const Headers& headers, std::string_view name, std::string_view token) {
+  return any_token(headers, name, [&](std::string_view each) { return same_ignoring_case(each, token); });
+}
+
+std::vector<std::string_view> tokens_of(const Headers& headers, std::string_view name) {
+  std::vector<std::string_view> tokens;
+  any_token(headers, name, [&](std::string_view each) { return tokens.push_back(each), false; });
+  return tokens;
 }
 
 std::string_view RequestHead::path() const {

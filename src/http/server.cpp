@@ -9,6 +9,7 @@
 
 #include "http/exchange.hpp"
 #include "http/tls.hpp"
+#include "http/watchdog.hpp"
 
 namespace cube::http {
 namespace {
@@ -26,25 +27,11 @@ std::string to_text(const asio::ip::tcp::endpoint& endpoint) {
   return endpoint.address().is_v6() ? "[" + address + "]:" + port : address + ":" + port;
 }
 
-/// Closes the connection unless destroyed in time: against a peer that does not read what it is refused with.
-class CloseTimer {
- public:
-  CloseTimer(const std::shared_ptr<Connection>& connection, std::chrono::seconds time)
-      : timer_(connection->executor(), time) {
-    timer_.async_wait([weak = std::weak_ptr(connection)](const asio::error_code& cancelled) {
-      if (cancelled) return;
-      if (const auto connection = weak.lock()) connection->close();
-    });
-  }
-
- private:
-  asio::steady_timer timer_;
-};
-
 Refusal over_limit_refusal() { return {503, "too many connections"}; }
 
 asio::awaitable<void> refuse(std::shared_ptr<Connection> connection, Refusal refusal) {
-  const CloseTimer timer(connection, refusal_time);
+  // Against a peer that does not read what it is refused with.
+  const Watchdog watchdog(connection->executor(), refusal_time, [&] { connection->close(); });
   std::string body = error_body(refusal.status, refusal.message);
   ResponseHead head{refusal.status,
                     {{"Content-Type", "application/json"},

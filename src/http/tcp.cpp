@@ -2,10 +2,11 @@
 #include <netinet/tcp.h>
 
 #include <asio/redirect_error.hpp>
-#include <asio/steady_timer.hpp>
 #include <asio/this_coro.hpp>
 #include <asio/use_awaitable.hpp>
 #include <cube/http.hpp>
+
+#include "http/watchdog.hpp"
 
 namespace cube::http {
 
@@ -23,25 +24,21 @@ asio::awaitable<Result<std::unique_ptr<Stream>>> connect_tcp(std::string address
   if (error) co_return make_error(ErrorCode::invalid_argument, "not an IP address", address);
   const std::string object = address + ":" + std::to_string(port);
 
-  auto socket = std::make_shared<asio::ip::tcp::socket>(co_await asio::this_coro::executor);
-  asio::steady_timer timer(socket->get_executor(), timeout);
-  auto expired = std::make_shared<bool>(false);
-  timer.async_wait([socket, expired](const asio::error_code& cancelled) {
-    if (cancelled) return;
-    *expired = true;
+  const auto executor = co_await asio::this_coro::executor;
+  asio::ip::tcp::socket socket(executor);
+  const Watchdog watchdog(executor, timeout, [&] {
     asio::error_code ignored;
-    socket->close(ignored);
+    socket.close(ignored);
   });
-  co_await socket->async_connect(asio::ip::tcp::endpoint(ip, port),
-                                 asio::redirect_error(asio::use_awaitable, error));
-  timer.cancel();
-  if (*expired) co_return make_error(ErrorCode::deadline_exceeded, "no answer to connect", object);
+  co_await socket.async_connect(asio::ip::tcp::endpoint(ip, port),
+                                asio::redirect_error(asio::use_awaitable, error));
+  if (watchdog.expired()) co_return make_error(ErrorCode::deadline_exceeded, "no answer to connect", object);
   if (error) {
     Error failed = socket_error(error, "connect");
     failed.object = object;
     co_return failed;
   }
-  co_return make_tcp_stream(std::move(*socket));
+  co_return make_tcp_stream(std::move(socket));
 }
 
 }  // namespace cube::http

@@ -3,9 +3,10 @@
 #include <asio/co_spawn.hpp>
 #include <asio/detached.hpp>
 #include <asio/redirect_error.hpp>
-#include <asio/steady_timer.hpp>
 #include <asio/use_awaitable.hpp>
 #include <cstring>
+
+#include "http/watchdog.hpp"
 
 namespace cube::http {
 namespace {
@@ -114,23 +115,9 @@ asio::awaitable<Result<std::size_t>> read_plain(Shared state, asio::mutable_buff
   }
 }
 
-/// Closes the stream unless destroyed in time.
-class Deadline {
- public:
-  explicit Deadline(const Shared& state) : timer_(state->executor, state->timeout) {
-    timer_.async_wait([weak = std::weak_ptr(state)](const asio::error_code& cancelled) {
-      if (cancelled) return;
-      if (const auto state = weak.lock()) state->raw->close();
-    });
-  }
-
- private:
-  asio::steady_timer timer_;
-};
-
 /// Reads the first bytes into the caller's buffer and decides; what they are if plain.
 asio::awaitable<Result<std::size_t>> open(Shared state, asio::mutable_buffer buffer) {
-  const Deadline deadline(state);
+  const Watchdog watchdog(state->executor, state->timeout, [&] { state->raw->close(); });
   auto count = co_await state->raw->read_some(asio::buffer(buffer, input_capacity));
   if (!count.ok() || *count == 0) {
     state->opening->decide(Protocol::failed);

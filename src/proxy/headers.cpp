@@ -10,26 +10,6 @@
 namespace cube::proxy {
 namespace {
 
-std::string_view trim(std::string_view text) {
-  const std::size_t first = text.find_first_not_of(" \t");
-  if (first == std::string_view::npos) return {};
-  return text.substr(first, text.find_last_not_of(" \t") - first + 1);
-}
-
-/// What the Connection header lists; usually one word or nothing.
-std::vector<std::string_view> connection_tokens(const http::Headers& headers) {
-  std::vector<std::string_view> tokens;
-  for (const auto& [name, value] : headers.fields()) {
-    if (!http::same_ignoring_case(name, "connection")) continue;
-    for (std::string_view rest = value; !rest.empty();) {
-      const std::string_view item = rest.substr(0, rest.find(','));
-      rest.remove_prefix(std::min(rest.size(), item.size() + 1));
-      tokens.push_back(trim(item));
-    }
-  }
-  return tokens;
-}
-
 template <class Names>
 bool contains(const Names& names, std::string_view name) {
   return std::ranges::any_of(names,
@@ -74,7 +54,7 @@ std::uint64_t announced_length(const http::RequestHead& request) {
 }
 
 http::RequestHead forwarded_request(const http::RequestHead& request, std::string target, bool upgrade) {
-  const auto listed = connection_tokens(request.headers);
+  const auto listed = http::tokens_of(request.headers, "connection");
   http::RequestHead head{request.method, std::move(target), request.headers};
   head.headers.remove_if([&](std::string_view name) {
     // The token is a secret between the client and the proxy.
@@ -96,7 +76,7 @@ void mask_host(http::Headers& headers, std::string_view mask, std::uint16_t port
 }
 
 http::ResponseHead forwarded_response(http::ResponseHead response) {
-  const auto listed = connection_tokens(response.headers);
+  const auto listed = http::tokens_of(response.headers, "connection");
   response.headers.remove_if([&](std::string_view name) { return is_hop_by_hop(listed, name); });
   return response;
 }

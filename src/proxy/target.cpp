@@ -58,9 +58,7 @@ Destination from_host(const http::RequestHead& request) {
   const std::size_t dot = host.find('.');
   if (dot == std::string_view::npos) return {};
   std::string label(host.substr(0, dot));
-  std::ranges::transform(label, label.begin(), [](char c) {
-    return c >= 'A' && c <= 'Z' ? static_cast<char>(c + ('a' - 'A')) : c;
-  });
+  std::ranges::transform(label, label.begin(), http::lower);
   const std::size_t dash = label.find('-');
   if (dash == 0 || dash == std::string::npos) return {};
   const std::string_view port = std::string_view(label).substr(0, dash);
