@@ -51,13 +51,17 @@ class Witness {
   virtual ~Witness() = default;
 
   /// The first clones to come up count; then the first to have been used, whose further pages the next ones
-  /// only have mapped, so that one that is never used costs no memory for it.
+  /// have when they are used, so that one that never is costs nothing of them.
   enum class Phase { came_up, used };
 
   /// Whether the snapshot still needs to be told.
   virtual bool wanted(Phase phase) const = 0;
   virtual void learn(const vmm::Machine& machine, Phase phase) = 0;
 };
+
+/// What of its working set a clone has before it runs: what it needs to come up, and the rest with
+/// Machine::expect_use(); or all of it.
+enum class Readiness { to_come_up, to_be_used };
 
 /// A machine and the disk it writes to, which freezes with it.
 struct Clone {
@@ -82,8 +86,8 @@ class Snapshot {
 
   /// A paused machine that is a copy of the one that was captured. `config`'s vcpu_count, memory_bytes and
   /// root_disk are filled in here. `conflict` if this host cannot run it, with the reason.
-  virtual Result<Clone> clone(ShellPool& shells, vmm::Executors executors,
-                              vmm::MachineConfig config) const = 0;
+  virtual Result<Clone> clone(ShellPool& shells, vmm::Executors executors, vmm::MachineConfig config,
+                              Readiness readiness = Readiness::to_come_up) const = 0;
 
   /// So many clones are about to be made: the first does for all of them what otherwise each would.
   /// Waits for nothing.

@@ -114,6 +114,9 @@ struct MemoryImage {
   /// Pages made present (and copied, where written) before the first resume, because an earlier clone needed
   /// them at once. A hint: what cannot be done is left to the guest's faults. Ascending.
   std::span<const PageRun> working_set;
+  /// The same, made present when the machine is to be used (Machine::expect_use): one that never is costs
+  /// nothing of it.
+  std::span<const PageRun> first_use;
   /// Which pages are present is going to be asked: faults map no neighbours of the page that was touched,
   /// where the kernel can do that.
   bool observed = false;
@@ -230,6 +233,10 @@ class Machine {
 
   /// Paused machines only. Open vsock connections are not part of the state; the guest sees them reset.
   virtual Result<MachineState> save() = 0;
+
+  /// The guest is about to be used: its image's `first_use` is made present, once, while it may already run.
+  /// Does not wait.
+  virtual void expect_use() = 0;
 
   /// What is read of a running machine's memory may be from different moments.
   virtual Result<std::shared_ptr<const ProcessMemory>> memory() const = 0;

@@ -141,8 +141,10 @@ void SandboxesImpl::apply(Sandbox& sandbox, CreateRequest request) {
 
 /// From a snapshot to a guest that is the sandbox and nobody else.
 awaitable<Result<void>> SandboxesImpl::come_up(SandboxPtr sandbox, CloneSource source,
-                                               Reservation reservation, Identity identity) {
-  auto running = co_await start(sandbox, source.snapshot, std::move(reservation), std::move(identity));
+                                               Reservation reservation, Identity identity,
+                                               Readiness readiness) {
+  auto running =
+      co_await start(sandbox, source.snapshot, std::move(reservation), std::move(identity), readiness);
   if (!running) co_return std::move(running).error();
   sandbox->running = std::move(*running);
   co_return Result<void>{};
@@ -150,12 +152,13 @@ awaitable<Result<void>> SandboxesImpl::come_up(SandboxPtr sandbox, CloneSource s
 
 /// A running machine that has taken its identity, or nothing. The sandbox's own machine is left alone.
 awaitable<Result<Running>> SandboxesImpl::start(SandboxPtr sandbox, snapshot::SnapshotPtr snapshot,
-                                                Reservation reservation, Identity identity) {
+                                                Reservation reservation, Identity identity,
+                                                Readiness readiness) {
   const auto permit = co_await coming_up_.acquire();
   const auto begun = SteadyClock::now();
   auto running = co_await run_on(executors_.workers, [&]() -> Result<Running> {
     CUBE_TRY(snapshot->verify());
-    return start_machine(sandbox, *snapshot, std::move(reservation));
+    return start_machine(sandbox, *snapshot, std::move(reservation), readiness);
   });
   if (!running) co_return std::move(running).error();
   const std::string restored = ms_since(begun);
@@ -191,7 +194,7 @@ awaitable<Result<Running>> SandboxesImpl::start(SandboxPtr sandbox, snapshot::Sn
 /// On a worker. The machine's last owner hands it to the reapers, because ending it blocks; what was reserved
 /// for it is free when it is gone.
 Result<Running> SandboxesImpl::start_machine(const SandboxPtr& sandbox, const snapshot::Snapshot& snapshot,
-                                             Reservation reservation) {
+                                             Reservation reservation, Readiness readiness) {
   const auto machine_id = std::make_shared<const void*>(nullptr);
   vmm::MachineConfig config;
   // Also when the same sandbox comes back: nothing says that it does so only once.
@@ -205,7 +208,7 @@ Result<Running> SandboxesImpl::start_machine(const SandboxPtr& sandbox, const sn
   std::shared_ptr<disk::CowDisk> disk;
   std::shared_ptr<snapshot::Witness> witness;
   if (snapshot.has_memory()) {
-    auto clone = snapshot.clone(shells_, executors_, std::move(config));
+    auto clone = snapshot.clone(shells_, executors_, std::move(config), readiness);
     if (!clone) return std::move(clone).error();
     made = std::move(clone->machine);
     disk = std::move(clone->disk);
@@ -310,7 +313,8 @@ awaitable<void> SandboxesImpl::warm_one(CloneSource source, Reservation reservat
   describe(*sandbox, source);
   sandbox->info.started_at = Clock::now();
   Identity identity{true, std::map<std::string, std::string>{}};
-  const auto up = co_await come_up(sandbox, source, std::move(reservation), std::move(identity));
+  const auto up =
+      co_await come_up(sandbox, source, std::move(reservation), std::move(identity), Readiness::to_be_used);
   std::uint64_t bytes = 0;
   if (up.ok())
     bytes = co_await run_on(executors_.workers,

@@ -242,15 +242,20 @@ awaitable<Result<std::unique_ptr<Stream>>> SandboxesImpl::open_port(std::string 
     const auto resumed = co_await make_running(sandbox, options);
     if (!resumed.ok()) co_return resumed.error();
   }
-  Running& running = sandbox->running;
-  if (running.witness && !running.witness->wanted(Phase::used)) running.witness.reset();
-  if (running.witness && !std::exchange(running.used, true))
-    asio::co_spawn(executors_.loop, learn_use(sandbox), asio::detached);
+  if (!std::exchange(sandbox->running.used, true)) begin_use(sandbox);
   GuestClient guest(sandbox->running.machine);
   auto stream = co_await guest.open_port(port, dial_timeout);
   // A sandbox that died meanwhile is not one whose port is closed.
   if (!stream && sandbox->info.state != SandboxState::running) co_return sandbox_not_found(id);
   co_return stream;
+}
+
+/// At its first connection.
+void SandboxesImpl::begin_use(const SandboxPtr& sandbox) {
+  Running& running = sandbox->running;
+  running.machine->expect_use();
+  if (running.witness && !running.witness->wanted(Phase::used)) running.witness.reset();
+  if (running.witness) asio::co_spawn(executors_.loop, learn_use(sandbox), asio::detached);
 }
 
 /// What a sandbox touches within a second of its first connection is what its use needs; if it has gone

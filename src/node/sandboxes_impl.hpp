@@ -17,6 +17,7 @@ namespace cube::node {
 using asio::awaitable;
 using SteadyClock = std::chrono::steady_clock;
 using Reservation = std::shared_ptr<void>;
+using snapshot::Readiness;
 
 /// What a new machine must be told besides its ids, token, entropy and the time.
 struct Identity {
@@ -75,6 +76,7 @@ class SandboxesImpl final : public Sandboxes, public std::enable_shared_from_thi
   /// With the operation's turn, or for a sandbox that is gone: the next pause writes to the same place.
   awaitable<void> remove_paused_directory(std::string id);
   awaitable<void> keep_house();
+  void begin_use(const SandboxPtr& sandbox);
   awaitable<void> learn_use(SandboxPtr sandbox);
 
   // --- creation.cpp ---
@@ -83,12 +85,13 @@ class SandboxesImpl final : public Sandboxes, public std::enable_shared_from_thi
   void describe(Sandbox& sandbox, const CloneSource& source) const;
   static void apply(Sandbox& sandbox, CreateRequest request);
   awaitable<Result<Running>> start(SandboxPtr sandbox, snapshot::SnapshotPtr snapshot,
-                                   Reservation reservation, Identity identity);
+                                   Reservation reservation, Identity identity,
+                                   Readiness readiness = Readiness::to_come_up);
   Result<Running> start_machine(const SandboxPtr& sandbox, const snapshot::Snapshot& snapshot,
-                                Reservation reservation);
+                                Reservation reservation, Readiness readiness);
   guest::InitRequest init_request(const Sandbox& sandbox, Identity identity) const;
   awaitable<Result<void>> come_up(SandboxPtr sandbox, CloneSource source, Reservation reservation,
-                                  Identity identity);
+                                  Identity identity, Readiness readiness = Readiness::to_come_up);
   awaitable<Result<void>> claim(SandboxPtr sandbox);
   awaitable<Result<void>> go_live(SandboxPtr sandbox);
   void refill_warm_pool_later();

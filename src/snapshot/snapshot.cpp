@@ -65,7 +65,8 @@ class LayeredSnapshot final : public Snapshot {
     return {};
   }
 
-  Result<Clone> clone(ShellPool& shells, vmm::Executors executors, vmm::MachineConfig config) const override {
+  Result<Clone> clone(ShellPool& shells, vmm::Executors executors, vmm::MachineConfig config,
+                      Readiness readiness) const override {
     if (!memory_)
       return make_error(ErrorCode::invalid_argument, "a snapshot of the disk alone has no machine to clone");
     auto disk = open_disk();
@@ -79,7 +80,14 @@ class LayeredSnapshot final : public Snapshot {
     vmm::MemoryImage image;
     image.base_fd = memory_->base_fd();
     image.runs = runs;
-    if (working_set.pages) image.working_set = *working_set.pages;
+    Runs at_once;
+    if (readiness == Readiness::to_be_used) {
+      at_once = in_either(*working_set.to_come_up, *working_set.to_be_used);
+      image.working_set = at_once;
+    } else {
+      image.working_set = *working_set.to_come_up;
+      image.first_use = *working_set.to_be_used;
+    }
     image.observed = working_set.witness != nullptr;
     auto machine = (*shell)->restore(std::move(executors), std::move(config), files_.state, image);
     if (!machine) return std::move(machine).error();

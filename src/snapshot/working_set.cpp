@@ -13,51 +13,114 @@ using vmm::PageRun;
 /// A working set is a hint: one that is cut into too many runs costs more than it saves.
 constexpr std::size_t most_runs = 4096;
 
+/// What a guest does with more memory takes longer than having it mapped.
+constexpr std::uint64_t most_bytes_to_be_used = 16u << 20;
+
 /// No two clones come up alike: which processor does what is a matter of microseconds.
 constexpr std::size_t enough_came_up = 3;
+
+/// They tell what their use has in common.
+constexpr std::size_t enough_used = 2;
 
 /// More than come up to tell: one that is not used tells nothing of its use.
 constexpr std::size_t most_watched = 4;
 
-}  // namespace
+/// How a page is in a list; the later includes the earlier.
+enum Kind : std::uint8_t { absent, read, written };
 
-std::vector<PageRun> add_resident(std::span<const PageRun> known, std::span<const PageRun> resident,
-                                  std::span<const vmm::MemoryImage::Run> copied, Witness::Phase phase) {
-  enum Kind : std::size_t { known_read, known_written, found_read, found_written, in_copied, kinds };
+/// A list where, for each page, `judge` says how it is in it, from how it is in each of `lists`.
+template <std::size_t count, class Judge>
+Runs combine(const std::array<std::span<const PageRun>, count>& lists, Judge judge) {
   struct Edge {
     std::uint64_t offset;
-    Kind kind;
-    int step;
+    std::size_t list;
+    Kind kind;  ///< from here on
   };
   std::vector<Edge> edges;
-  const auto add = [&](std::uint64_t offset, std::uint64_t bytes, Kind kind) {
-    edges.push_back({offset, kind, 1});
-    edges.push_back({offset + bytes, kind, -1});
-  };
-  for (const PageRun& run : known) add(run.offset, run.bytes, run.written ? known_written : known_read);
-  for (const PageRun& run : resident) add(run.offset, run.bytes, run.written ? found_written : found_read);
-  for (const auto& run : copied) add(run.memory_offset, run.bytes, in_copied);
-  std::ranges::sort(edges, {}, &Edge::offset);
+  for (std::size_t list = 0; list < count; ++list)
+    for (const PageRun& run : lists[list]) {
+      edges.push_back({run.offset, list, run.written ? written : read});
+      edges.push_back({run.offset + run.bytes, list, absent});
+    }
+  // Where a run follows another one's end, its begin counts.
+  std::ranges::sort(edges, {}, [](const Edge& edge) { return std::pair(edge.offset, edge.kind != absent); });
 
-  std::vector<PageRun> all;
-  std::array<int, kinds> inside{};
+  Runs all;
+  std::array<Kind, count> here{};
   std::uint64_t from = 0;
   for (const Edge& edge : edges) {
-    const bool found_own =
-        phase == Witness::Phase::came_up && inside[found_written] > 0 && inside[in_copied] == 0;
-    const bool present =
-        inside[known_read] + inside[known_written] > 0 || inside[found_read] > 0 || found_own;
-    const bool written = inside[known_written] > 0 || found_own;
-    if (edge.offset > from && present) {
-      if (!all.empty() && all.back().offset + all.back().bytes == from && all.back().written == written)
+    const Kind kind = std::apply(judge, here);
+    if (edge.offset > from && kind != absent) {
+      if (!all.empty() && all.back().offset + all.back().bytes == from &&
+          all.back().written == (kind == written))
         all.back().bytes = edge.offset - all.back().offset;
       else
-        all.push_back({from, edge.offset - from, written});
+        all.push_back({from, edge.offset - from, kind == written});
     }
     from = edge.offset;
-    inside[edge.kind] += edge.step;
+    here[edge.list] = edge.kind;
   }
   return all;
+}
+
+void drop(Runs& runs, Kind kind) {
+  std::erase_if(runs, [kind](const PageRun& run) { return run.written == (kind == written); });
+}
+
+/// Those that were only read save less.
+Runs bounded(Runs runs) {
+  if (runs.size() > most_runs) drop(runs, read);
+  if (runs.size() > most_runs) runs.clear();
+  return runs;
+}
+
+Runs first_bytes(Runs runs, std::uint64_t most) {
+  for (auto run = runs.begin(); run != runs.end(); ++run) {
+    if (run->bytes < most) {
+      most -= run->bytes;
+      continue;
+    }
+    run->bytes = most;
+    runs.erase(run + (most > 0), runs.end());
+    break;
+  }
+  return runs;
+}
+
+Runs runs_of(std::span<const vmm::MemoryImage::Run> layers) {
+  Runs runs;
+  for (const auto& layer : layers) runs.push_back({layer.memory_offset, layer.bytes, false});
+  return runs;
+}
+
+std::string pages_of(const WorkingSet::Pages& runs) {
+  return std::to_string(bytes_of(*runs) / vmm::page_size);
+}
+
+}  // namespace
+
+Runs add_present(std::span<const PageRun> known, std::span<const PageRun> present,
+                 std::span<const PageRun> copied) {
+  return combine<3>({known, present, copied}, [](Kind before, Kind found, Kind may_be_copied) {
+    if (found == written && may_be_copied != absent) found = absent;
+    return std::max(before, found);
+  });
+}
+
+Runs further_present(std::span<const PageRun> known, std::span<const PageRun> present,
+                     std::span<const PageRun> copied) {
+  return combine<3>({known, present, copied}, [](Kind before, Kind found, Kind may_be_copied) {
+    if (found == written && may_be_copied != absent) found = absent;
+    return found > before ? found : absent;
+  });
+}
+
+Runs in_both(std::span<const PageRun> one, std::span<const PageRun> other) {
+  return combine<2>({one, other}, [](Kind a, Kind b) { return std::min(a, b); });
+}
+
+Runs in_either(std::span<const PageRun> one, std::span<const PageRun> other) {
+  return combine<2>({one, other}, [](Kind a, Kind b) { return std::max(a, b); });
 }
 
 class WorkingSet::Watched final : public Witness {
@@ -76,11 +139,19 @@ class WorkingSet::Watched final : public Witness {
 };
 
 WorkingSet::WorkingSet(const WorkingSet* parent, std::span<const vmm::MemoryImage::Run> layers)
-    : layers_(layers.begin(), layers.end()) {
-  if (parent != nullptr) told_ = parent->told();
+    : copied_(runs_of(layers)) {
+  if (parent == nullptr) return;
+  told_ = parent->told();
+  if (told_.used < enough_used) told_.used = 0;
+  Runs read_only = *told_.to_be_used;
+  drop(read_only, written);
+  told_.to_be_used = std::make_shared<const Runs>(std::move(read_only));
 }
 
-WorkingSet::WorkingSet(const WorkingSet& earlier, LearnAnew) { told_.pages = earlier.told().pages; }
+WorkingSet::WorkingSet(const WorkingSet& earlier, LearnAnew) {
+  told_ = earlier.told();
+  told_.came_up = told_.used = 0;
+}
 
 WorkingSet::Told WorkingSet::told() const {
   const std::scoped_lock lock(mutex_);
@@ -90,9 +161,10 @@ WorkingSet::Told WorkingSet::told() const {
 WorkingSet::ForClone WorkingSet::begin_clone() {
   const std::scoped_lock lock(mutex_);
   ++clones_;
-  ForClone clone{told_.pages, nullptr};
+  ForClone clone{told_.to_come_up, told_.to_be_used, nullptr};
   // What was inherited is good enough for a snapshot that is cloned only once, as most that are paused.
-  if (!(learns(Phase::came_up) || learns(Phase::used)) || (told_.pages && clones_ == 1)) return clone;
+  if (!(learns(Phase::came_up) || learns(Phase::used)) || (clones_ == 1 && !told_.to_come_up->empty()))
+    return clone;
   std::erase_if(watched_, [](const std::weak_ptr<Witness>& one) { return one.expired(); });
   if (watched_.size() >= most_watched) return clone;
   clone.witness = std::make_shared<Watched>(shared_from_this());
@@ -102,29 +174,31 @@ WorkingSet::ForClone WorkingSet::begin_clone() {
 
 /// With the mutex held.
 bool WorkingSet::learns(Phase phase) const {
-  return phase == Phase::came_up ? told_.came_up < enough_came_up : told_.came_up > 0 && !told_.used;
+  return phase == Phase::came_up ? told_.came_up < enough_came_up
+                                 : told_.came_up > 0 && told_.used < enough_used;
 }
 
 void WorkingSet::learn(const vmm::Machine& machine, Phase phase) {
   const auto memory = machine.memory();
   if (!memory) return;
-  const auto resident = resident_pages(**memory, WhichPages::present);
-  if (!resident || resident->empty() || machine.stopped()) return;  // the memory of what has stopped is gone
+  const auto present = resident_pages(**memory, WhichPages::present);
+  if (!present || present->empty() || machine.stopped()) return;  // the memory of what has stopped is gone
   const std::scoped_lock lock(mutex_);
   if (!learns(phase)) return;
-  if (phase == Phase::used)
-    told_.used = true;
-  else
+  if (phase == Phase::came_up) {
     ++told_.came_up;
-  const std::span<const PageRun> known = told_.pages ? *told_.pages : std::span<const PageRun>();
-  std::vector<PageRun> all = add_resident(known, *resident, layers_, phase);
-  if (all.size() > most_runs) std::erase_if(all, [](const PageRun& run) { return !run.written; });
-  if (all.size() > most_runs) all.clear();
+    told_.to_come_up =
+        std::make_shared<const Runs>(bounded(add_present(*told_.to_come_up, *present, copied_)));
+  } else {
+    Runs needed = further_present(*told_.to_come_up, *present, copied_);
+    if (++told_.used < enough_used)
+      first_used_ = std::move(needed);
+    else
+      told_.to_be_used = std::make_shared<const Runs>(
+          first_bytes(bounded(in_both(std::exchange(first_used_, {}), needed)), most_bytes_to_be_used));
+  }
   log(LogLevel::debug, "snapshot", "a clone told what it needed",
-      {{"phase", phase == Phase::used ? "used" : "came up"},
-       {"pages", std::to_string(bytes_of(all) / vmm::page_size)},
-       {"runs", std::to_string(all.size())}});
-  told_.pages = std::make_shared<const std::vector<PageRun>>(std::move(all));
+      {{"to come up", pages_of(told_.to_come_up)}, {"to be used", pages_of(told_.to_be_used)}});
 }
 
 }  // namespace cube::snapshot

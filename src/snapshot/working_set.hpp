@@ -11,21 +11,35 @@
 
 namespace cube::snapshot {
 
-/// `known` and what was found resident besides. Written pages inside `copied` may be there only because a
-/// restore puts them there: they count as found no more than `known` says. What only use has written is
-/// left out: a clone that is never used should cost no memory for it, and mapped without its own memory it
-/// would leave the guest all the same when it writes. All ascending.
-std::vector<vmm::PageRun> add_resident(std::span<const vmm::PageRun> known,
-                                       std::span<const vmm::PageRun> resident,
-                                       std::span<const vmm::MemoryImage::Run> copied, Witness::Phase phase);
+/// Runs of pages are ascending and disjoint here, and `copied` is what a restore may have copied: pages of it
+/// that are the clone's own were not necessarily written by it.
+using Runs = std::vector<vmm::PageRun>;
 
-/// What the next clone has made present before it runs. Few clones are watched at a time, because a watched
-/// one pays for every page. Safe from any thread.
+/// `known` and what was found present besides, in a clone that has come up.
+Runs add_present(std::span<const vmm::PageRun> known, std::span<const vmm::PageRun> present,
+                 std::span<const vmm::PageRun> copied);
+
+/// What was found present in a clone that has been used, and is not `known` as read or, where it was written,
+/// as written.
+Runs further_present(std::span<const vmm::PageRun> known, std::span<const vmm::PageRun> present,
+                     std::span<const vmm::PageRun> copied);
+
+/// What is in both; written if it is in both.
+Runs in_both(std::span<const vmm::PageRun> one, std::span<const vmm::PageRun> other);
+
+/// What is in either; written if it is in either.
+Runs in_either(std::span<const vmm::PageRun> one, std::span<const vmm::PageRun> other);
+
+/// What the next clone has made present: before it runs what the first ones needed to come up, and when it is
+/// used what two had in common that were. Guests that go on from the same memory take the same free pages
+/// first, so that also these can be the clone's own before it asks for them. Few clones are watched at a
+/// time, because a watched one pays for every page. Safe from any thread.
 class WorkingSet : public std::enable_shared_from_this<WorkingSet> {
  public:
-  using Pages = std::shared_ptr<const std::vector<vmm::PageRun>>;
+  using Pages = std::shared_ptr<const Runs>;  ///< never null
 
-  /// Knows what `parent`, if there is one, has been told; `layers` are what a restore may copy.
+  /// Knows what `parent`, if there is one, has been told, but not which pages were free there and taken by
+  /// use; `layers` are what a restore may copy.
   WorkingSet(const WorkingSet* parent, std::span<const vmm::MemoryImage::Run> layers);
 
   /// Knows what `earlier` knows, and is to be told anew, by clones that a restore copies nothing for.
@@ -33,7 +47,8 @@ class WorkingSet : public std::enable_shared_from_this<WorkingSet> {
   WorkingSet(const WorkingSet& earlier, LearnAnew);
 
   struct ForClone {
-    Pages pages;                       ///< or none
+    Pages to_come_up;
+    Pages to_be_used;                  ///< what is needed besides
     std::shared_ptr<Witness> witness;  ///< or none: this one is not watched
   };
   ForClone begin_clone();
@@ -44,18 +59,20 @@ class WorkingSet : public std::enable_shared_from_this<WorkingSet> {
 
   /// What clones have told.
   struct Told {
-    Pages pages;
+    Pages to_come_up = std::make_shared<const Runs>();
+    Pages to_be_used = to_come_up;
     std::size_t came_up = 0;  ///< how many have told what they needed to come up
-    bool used = false;        ///< one has told what its use needs
+    std::size_t used = 0;     ///< how many have told what their use needed
   };
 
   Told told() const;
   bool learns(Phase phase) const;
   void learn(const vmm::Machine& machine, Phase phase);
 
-  const std::vector<vmm::MemoryImage::Run> layers_;
+  const Runs copied_;
   mutable std::mutex mutex_;
   Told told_;
+  Runs first_used_;  ///< what the first of two needed
   std::size_t clones_ = 0;
   std::vector<std::weak_ptr<Witness>> watched_;
 };

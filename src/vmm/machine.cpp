@@ -86,7 +86,10 @@ class MachineImpl final : public Machine, private ExitHandler {
     return {};
   }
 
-  void populate(std::span<const PageRun> working_set) { shell_->populate(working_set); }
+  void populate(std::span<const PageRun> working_set, std::span<const PageRun> first_use) {
+    shell_->populate(working_set);
+    first_use_.assign(first_use.begin(), first_use.end());
+  }
 
   Result<void> resume() override {
     check_memory();
@@ -103,6 +106,13 @@ class MachineImpl final : public Machine, private ExitHandler {
     check_memory();
     if (stopped_) return make_error(ErrorCode::unavailable, "the machine has stopped");
     return {};
+  }
+
+  // On a vCPU's thread, because KVM fills the nested page tables for nobody else while that runs.
+  void expect_use() override {
+    auto pages = std::exchange(first_use_, {});
+    if (pages.empty()) return;
+    vcpus_.front()->ask([this, pages = std::move(pages)] { shell_->populate(pages); });
   }
 
   Result<MachineState> save() override {
@@ -243,6 +253,7 @@ class MachineImpl final : public Machine, private ExitHandler {
   IoApic ioapic_;
   Serial serial_;
   std::atomic<bool> stopped_ = false;
+  std::vector<PageRun> first_use_;  // until it is expected; on the loop
   std::shared_ptr<virtio::VsockDevice> vsock_;
   std::array<std::shared_ptr<virtio::MmioDevice>, slot_count> devices_;
   std::vector<std::unique_ptr<VcpuThread>> vcpus_;
@@ -265,7 +276,7 @@ Result<std::unique_ptr<Machine>> restore(std::unique_ptr<Shell> shell, Executors
   CUBE_TRY(shell->map_image(memory));
   auto machine = std::make_unique<MachineImpl>(std::move(shell), std::move(executors), std::move(config));
   CUBE_TRY(machine->apply(*record));
-  machine->populate(memory.working_set);
+  machine->populate(memory.working_set, memory.first_use);
   return std::unique_ptr<Machine>(std::move(machine));
 }
 

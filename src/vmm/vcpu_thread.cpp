@@ -66,6 +66,12 @@ void VcpuThread::request_pause() {
   kick();
 }
 
+void VcpuThread::ask(std::function<void()> errand) {
+  const std::scoped_lock lock(mutex_);
+  errand_ = std::move(errand);
+  if (command_ == Command::run) kick();
+}
+
 void VcpuThread::request_stop() {
   const std::scoped_lock lock(mutex_);
   command_ = Command::quit;
@@ -91,7 +97,8 @@ void VcpuThread::main(std::uint32_t index) {
   ::pthread_setname_np(::pthread_self(), name);  // of another thread it would go through /proc
   // Who serves a guest may go before others; the guest itself is a tenant like any other.
   ::setpriority(PRIO_PROCESS, static_cast<id_t>(::gettid()), 0);
-  while (obey()) run_until_interrupted();
+  while (obey())
+    if (go_on()) run_until_interrupted();
 }
 
 /// Waits while the command is to park; false to quit.
@@ -100,9 +107,18 @@ bool VcpuThread::obey() {
   parked_ = true;
   changed_.notify_all();
   changed_.wait(lock, [this] { return command_ != Command::park; });
-  if (command_ == Command::quit) return false;
   parked_ = false;
+  return command_ != Command::quit;
+}
+
+/// Before KVM_RUN, and when it was interrupted: does what was asked for; false if it is to park or quit.
+bool VcpuThread::go_on() {
+  std::unique_lock lock(mutex_);
+  if (command_ != Command::run) return false;
   std::atomic_ref(vcpu_.shared().immediate_exit).store(0);
+  const auto errand = std::exchange(errand_, nullptr);
+  lock.unlock();
+  if (errand) errand();
   return true;
 }
 
@@ -112,8 +128,7 @@ void VcpuThread::run_until_interrupted() {
   for (;;) {
     const int error = vcpu_.run();
     if (error == EINTR) {
-      const std::scoped_lock lock(mutex_);
-      if (command_ != Command::run) return;
+      if (!go_on()) return;
       continue;
     }
     if (error == EAGAIN) continue;  // an application processor that was just started

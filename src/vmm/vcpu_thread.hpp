@@ -41,6 +41,10 @@ class VcpuThread {
   void request_pause();  ///< returns at once
   void wait_parked();
 
+  /// Has the vCPU's thread do what KVM lets nobody else do while that is in KVM_RUN: soon, or before it is
+  /// resumed. Does not wait. What was asked for before and is not done yet never will be.
+  void ask(std::function<void()> errand);
+
   /// Leaves KVM_RUN for good, without waiting. Safe from any thread, the vCPU's own included.
   void request_stop();
 
@@ -52,6 +56,7 @@ class VcpuThread {
 
   void main(std::uint32_t index);
   bool obey();
+  bool go_on();
   void run_until_interrupted();
   bool handle_exit();
   void handle_port_exit();
@@ -63,6 +68,7 @@ class VcpuThread {
   std::condition_variable changed_;
   Command command_ = Command::park;
   bool parked_ = false;
+  std::function<void()> errand_;
   std::thread thread_;
 };
 

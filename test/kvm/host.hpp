@@ -162,15 +162,21 @@ inline std::uint64_t word_at(const Machine& machine, std::uint64_t address) {
   return word;
 }
 
-/// Waits until a word of guest memory exceeds `value`; fails with the reason if the guest stops first.
-inline void wait_until_above(const Machine& machine, Observer& observer, std::uint64_t address,
-                             std::uint64_t value) {
+/// Fails with the reason if the guest stops first.
+template <class Condition>
+void wait_until(Observer& observer, Condition condition) {
   const auto deadline = std::chrono::steady_clock::now() + patience;
-  while (word_at(machine, address) <= value) {
+  while (!condition()) {
     if (const auto stop = observer.stop()) FAIL("the guest stopped: " << stop->detail);
     if (std::chrono::steady_clock::now() > deadline) FAIL("the guest makes no progress");
     std::this_thread::yield();
   }
+}
+
+/// Waits until a word of guest memory exceeds `value`.
+inline void wait_until_above(const Machine& machine, Observer& observer, std::uint64_t address,
+                             std::uint64_t value) {
+  wait_until(observer, [&] { return word_at(machine, address) > value; });
 }
 
 inline Fd memory_image(const Machine& machine) {

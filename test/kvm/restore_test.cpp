@@ -186,7 +186,7 @@ TEST_CASE("the working set is present before the guest runs, and a wrong one doe
       {1, 2, true},
   };
   Observer observer;
-  const MemoryImage memory{parent.image.get(), {&run, 1}, working_set};
+  const MemoryImage memory{parent.image.get(), {&run, 1}, working_set, {}};
   const auto machine = restore(host, observer, parent.state, memory);
   if (!machine) FAIL(machine.error().describe());
 
@@ -202,6 +202,34 @@ TEST_CASE("the working set is present before the guest runs, and a wrong one doe
   CHECK(word_at(**machine, 20 * mib) == Layer::word_of(1, 20 * mib));
   REQUIRE((*machine)->resume().ok());
   wait_until_above(**machine, observer, parent.watched, word_at(*parent.machine, parent.watched) + 1);
+  CHECK(observer.console().empty());
+}
+
+TEST_CASE("what first use needs is present when it is expected, while the guest runs or before it goes on") {
+  Host host;
+  const Parent parent(host, "memory", "rounds at ");
+  const bool before_it_runs = GENERATE(false, true);
+  const std::vector<PageRun> first_use = {{8 * mib, page_size, false},
+                                          {16 * mib, 2 * page_size, true},
+                                          {guest_memory_bytes + mib, page_size, true}};
+  MemoryImage memory;
+  memory.base_fd = parent.image.get();
+  memory.first_use = first_use;
+  Observer observer;
+  const auto machine = restore(host, observer, parent.state, memory);
+  if (!machine) FAIL(machine.error().describe());
+  CHECK(page_at(**machine, 16 * mib) == Page::absent);
+
+  if (before_it_runs) (*machine)->expect_use();
+  REQUIRE((*machine)->resume().ok());
+  wait_until_above(**machine, observer, parent.watched, word_at(*parent.machine, parent.watched) + 1);
+  if (!before_it_runs) CHECK(page_at(**machine, 16 * mib) == Page::absent);
+  if (!before_it_runs) (*machine)->expect_use();
+  wait_until(observer, [&] { return page_at(**machine, 16 * mib + page_size) == Page::own; });
+  CHECK(page_at(**machine, 16 * mib) == Page::own);
+  CHECK(page_at(**machine, 8 * mib) == Page::of_file);
+  (*machine)->expect_use();
+  wait_until_above(**machine, observer, parent.watched, word_at(**machine, parent.watched) + 1);
   CHECK(observer.console().empty());
 }
 
@@ -236,8 +264,7 @@ TEST_CASE("a shell of another shape is refused") {
   memory.base_fd = parent.image.get();
   MachineConfig config;
   config.memory_bytes = guest_memory_bytes;
-  auto more_vcpus =
-      make_shell(host, 2)->restore(host.executors(), std::move(config), parent.state, memory);
+  auto more_vcpus = make_shell(host, 2)->restore(host.executors(), std::move(config), parent.state, memory);
   REQUIRE_FALSE(more_vcpus.ok());
   CHECK(more_vcpus.error().code == ErrorCode::invalid_argument);
 

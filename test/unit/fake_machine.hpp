@@ -51,6 +51,7 @@ class FakeMachine final : public vmm::Machine {
 
   Result<void> resume() override { return {}; }
   Result<void> pause() override { return {}; }
+  void expect_use() override {}
   Result<vmm::MachineState> save() override { return vmm::MachineState{state_}; }
   Result<std::shared_ptr<const vmm::ProcessMemory>> memory() const override {
     return vmm::ProcessMemory::open(memory_);

@@ -184,6 +184,7 @@ TEST_CASE("what passes to and from a machine's process arrives as it was, or as 
   image.base_fd = 1000;
   image.runs = runs;
   image.working_set = working_set;
+  image.first_use = std::span(working_set).last(1);
   image.observed = true;
   const std::string bytes = encode_restore(settings, MachineState{"state"}, image, files);
   REQUIRE(files == std::vector<int>{1000, 1001});  // each once
@@ -199,6 +200,9 @@ TEST_CASE("what passes to and from a machine's process arrives as it was, or as 
   CHECK(decoded.runs[2].file_offset == 4096);
   REQUIRE(decoded.working_set.size() == 2);
   CHECK(decoded.working_set[0].written);
+  REQUIRE(decoded.first_use.size() == 1);
+  CHECK(decoded.first_use[0].offset == 8192);
+  CHECK_FALSE(decoded.first_use[0].written);
   CHECK(must(decode_settings(bytes)).disk_bytes == 4096);
   for (std::size_t length = 0; length < bytes.size(); ++length)
     CHECK_FALSE(decode_restore(std::string_view(bytes).substr(0, length), received).ok());

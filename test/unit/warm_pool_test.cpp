@@ -17,7 +17,8 @@ class NoSnapshot final : public snapshot::Snapshot {
   bool has_memory() const override { return true; }
   std::size_t depth() const override { return 0; }
   Result<void> verify() const override { return {}; }
-  Result<snapshot::Clone> clone(snapshot::ShellPool&, vmm::Executors, vmm::MachineConfig) const override {
+  Result<snapshot::Clone> clone(snapshot::ShellPool&, vmm::Executors, vmm::MachineConfig,
+                                snapshot::Readiness) const override {
     return none();
   }
   void expect_clones(std::size_t) const override {}

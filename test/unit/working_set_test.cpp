@@ -1,9 +1,15 @@
 // Working sets as runs of pages: what is known and what a clone tells, joined.
 #include "snapshot/working_set.hpp"
 
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include <catch2/catch.hpp>
 
+#include "fake_machine.hpp"
+
 using namespace cube::snapshot;
+namespace test = cube::test;
 using cube::vmm::MemoryImage;
 using cube::vmm::PageRun;
 using Phase = Witness::Phase;
@@ -31,34 +37,115 @@ std::string text(const std::vector<PageRun>& runs, std::size_t length) {
   return pages;
 }
 
-std::string joined(std::string_view known, std::string_view resident, std::string_view copied, Phase phase) {
-  std::vector<MemoryImage::Run> layers;
-  for (std::size_t i = 0; i < copied.size(); ++i)
-    if (copied[i] != '.') layers.push_back({i * page, page, -1, 0});
-  return text(add_resident(runs(known), runs(resident), layers, phase), known.size());
+using Combine = Runs(std::span<const PageRun>, std::span<const PageRun>, std::span<const PageRun>);
+
+std::string combined(Combine combine, std::string_view known, std::string_view present,
+                     std::string_view copied) {
+  return text(combine(runs(known), runs(present), runs(copied)), known.size());
 }
+
+/// Clones of an image whose guests are this test: they touch pages by the same letters. The pages are so far
+/// from each other that a fault maps none of the others.
+class Clones {
+ public:
+  static constexpr std::size_t pages = 8, stride = 16;
+
+  Clones() { REQUIRE(::ftruncate(image_.get(), pages * stride * page) == 0); }
+
+  /// One that comes up, and is used, if it is told to be.
+  void live(std::string_view coming_up, std::string_view use = {}) {
+    const auto clone = set->begin_clone();
+    const test::Mapping memory(pages * stride * page, image_.get());
+    const test::FakeMachine machine({memory.bytes()});
+    touch(memory, coming_up);
+    if (clone.witness) clone.witness->learn(machine, Phase::came_up);
+    touch(memory, use);
+    if (clone.witness && !use.empty()) clone.witness->learn(machine, Phase::used);
+  }
+
+  std::string to_come_up() { return next(&WorkingSet::ForClone::to_come_up); }
+  std::string to_be_used() { return next(&WorkingSet::ForClone::to_be_used); }
+
+  std::shared_ptr<WorkingSet> set = std::make_shared<WorkingSet>(nullptr, std::span<MemoryImage::Run>());
+
+ private:
+  static void touch(const test::Mapping& memory, std::string_view letters) {
+    for (std::size_t i = 0; i < letters.size(); ++i) {
+      auto* const place = reinterpret_cast<volatile unsigned char*>(memory.page(i * stride).data());
+      if (letters[i] == 'r') static_cast<void>(*place);
+      if (letters[i] == 'w') *place = 1;
+    }
+  }
+  std::string next(WorkingSet::Pages WorkingSet::ForClone::*which) {
+    const auto clone = set->begin_clone();
+    const WorkingSet::Pages& told = clone.*which;
+    const std::string all = text(*told, pages * stride);
+    std::string ours;
+    for (std::size_t i = 0; i < all.size(); i += stride) ours += all[i];
+    return ours;
+  }
+
+  const cube::Fd image_{::memfd_create("image", MFD_CLOEXEC)};
+};
 
 }  // namespace
 
 TEST_CASE("a working set grows by what a clone has touched") {
-  CHECK(joined("......", "..rw..", "......", Phase::came_up) == "..rw..");
-  CHECK(joined("rrww..", ".w.r.w", "......", Phase::came_up) == "rwww.w");
-  CHECK(joined("r....w", "......", "......", Phase::came_up) == "r....w");
+  CHECK(combined(add_present, "......", "..rw..", "......") == "..rw..");
+  CHECK(combined(add_present, "rrww..", ".w.r.w", "......") == "rwww.w");
+  CHECK(combined(add_present, "r....w", "......", "......") == "r....w");
 }
 
-TEST_CASE("what only use has written is left out") {
-  CHECK(joined("rw....", "wwwr..", "......", Phase::used) == "rw.r..");
+TEST_CASE("use needs what it has touched besides, and to write what was only read") {
+  CHECK(combined(further_present, "rrww...", "rw.wrw.", ".......") == ".w..rw.");
 }
 
 TEST_CASE("what a restore has copied was not touched by the clone") {
-  CHECK(joined("......", ".ww.r.", ".x..x.", Phase::came_up) == "..w.r.");
-  CHECK(joined(".r.w..", "wwwww.", ".xxxx.", Phase::came_up) == "wr.w..");
-  CHECK(joined("......", ".wwr..", ".x....", Phase::used) == "...r..");
+  CHECK(combined(add_present, "......", ".ww.r.", ".r..r.") == "..w.r.");
+  CHECK(combined(add_present, ".r.w..", "wwwww.", ".rrrr.") == "wr.w..");
+  CHECK(combined(further_present, "......", ".wwr..", ".r....") == "..wr..");
+}
+
+TEST_CASE("two lists have pages in common, or complete each other") {
+  CHECK(text(in_both(runs("rrww.."), runs("rwrw.r")), 6) == "rrrw..");
+  CHECK(text(in_either(runs("rrww.."), runs("rwrw.r")), 6) == "rwww.r");
 }
 
 TEST_CASE("neighbours of a kind are one run") {
-  const auto all = add_resident(runs("rr..ww"), runs("..rr.."), {}, Phase::came_up);
+  const auto all = add_present(runs("rr..ww"), runs("..rr.."), {});
   REQUIRE(all.size() == 2);
   CHECK(all[0].bytes == 4 * page);
   CHECK(all[1].offset == 4 * page);
+}
+
+TEST_CASE("the first clones tell what the next ones have before they run, and when they are used") {
+  Clones clones;
+  CHECK(clones.to_come_up() == "........");
+  clones.live("rw......");
+  clones.live("r.w.....", "...rwrw.");
+  CHECK(clones.to_come_up() == "rww.....");
+  CHECK(clones.to_be_used() == "........");  // one use does not tell what uses have in common
+  clones.live("r.......", "...rww.w");
+  CHECK(clones.to_come_up() == "rww.....");
+  CHECK(clones.to_be_used() == "...rwr..");
+  clones.live("rrrrrrrr", "wwwwwwww");
+  CHECK(clones.to_come_up() == "rww.....");
+  CHECK(clones.to_be_used() == "...rwr..");
+}
+
+TEST_CASE("a snapshot of a clone inherits what it read, not which free pages its use took") {
+  Clones clones;
+  clones.live("rw......", "..rw....");
+  clones.live("rw......", "..rw....");
+  clones.live("rw......");
+  clones.set = std::make_shared<WorkingSet>(clones.set.get(), std::span<MemoryImage::Run>());
+  CHECK(clones.to_come_up() == "rw......");
+  CHECK(clones.to_be_used() == "..r.....");
+
+  clones.set = std::make_shared<WorkingSet>(*clones.set, WorkingSet::LearnAnew{});
+  clones.live("rwr.....");  // the first is not watched: it has what was inherited
+  clones.live("rwr.....", "....ww..");
+  clones.live("rw......", "....w...");
+  CHECK(clones.to_come_up() == "rwr.....");
+  CHECK(clones.to_be_used() == "....w...");
 }

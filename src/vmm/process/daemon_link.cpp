@@ -156,6 +156,13 @@ bool DaemonLink::was_reset(std::uint64_t connection) {
   return reset_.contains(connection) || ended_ || stopped_;
 }
 
+void DaemonLink::expect_use() {
+  ConnectRequest request{};
+  iovec bytes = buffer_of(request);
+  [[maybe_unused]] const ssize_t a_hint =
+      send_message(socket_.native_handle(), std::span(&bytes, 1), {}, MSG_DONTWAIT);
+}
+
 asio::awaitable<Result<std::unique_ptr<Stream>>> DaemonLink::connect(std::uint32_t guest_port,
                                                                      std::chrono::milliseconds timeout) {
   const auto self = shared_from_this();

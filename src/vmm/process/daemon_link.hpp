@@ -20,6 +20,9 @@ class DaemonLink : public std::enable_shared_from_this<DaemonLink> {
   asio::awaitable<Result<std::unique_ptr<Stream>>> connect(std::uint32_t guest_port,
                                                            std::chrono::milliseconds timeout);
 
+  /// Says that the guest is about to be used; what cannot be said at once is left.
+  void expect_use();
+
   /// The first reason counts. From any thread.
   void stop(StopReason reason);
   bool stopped() const { return stopped_; }  ///< from any thread

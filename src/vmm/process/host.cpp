@@ -60,7 +60,12 @@ class HostLink {
       const ssize_t count =
           receive_message(socket_.native_handle(), std::span(&bytes, 1), &descriptors, MSG_DONTWAIT);
       if (count < 0 && errno == EAGAIN) continue;
-      if (count != sizeof request || descriptors.size() != 1) co_return;
+      if (count != sizeof request) co_return;
+      if (request.connection == 0) {
+        machine.expect_use();
+        continue;
+      }
+      if (descriptors.size() != 1) co_return;
       relay(socket_.get_executor(), machine, request, std::move(descriptors.front()),
             [this, connection = request.connection] {
               tell(Event::reset, {reinterpret_cast<const char*>(&connection), sizeof connection});
@@ -180,6 +185,7 @@ class Host {
     image.base_fd = message.descriptors.front().get();
     image.runs = request->runs;
     image.working_set = request->working_set;
+    image.first_use = request->first_use;
     image.observed = request->observed;
     return run(restore(std::move(shell_), executors(), std::move(*config), request->state, image));
   }

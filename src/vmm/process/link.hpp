@@ -8,9 +8,9 @@
 namespace cube::vmm {
 
 /// To the process, with one end of a stream socket. The answer comes on it: a byte, 0 or 1 + the ErrorCode;
-/// after a 0 the socket is the connection.
+/// after a 0 the socket is the connection. With the number 0 and no socket: Machine::expect_use().
 struct ConnectRequest {
-  std::uint64_t connection;  ///< a number of the daemon's
+  std::uint64_t connection;  ///< a number of the daemon's, from 1
   std::uint32_t guest_port;
   std::uint32_t timeout_ms;
 };

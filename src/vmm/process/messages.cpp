@@ -41,6 +41,19 @@ Result<std::vector<T>> get_list(StateReader& in) {
   return list;
 }
 
+void put_page_runs(StateWriter& out, std::span<const PageRun> runs) {
+  std::vector<EncodedPageRun> encoded;
+  for (const PageRun& run : runs) encoded.push_back({run.offset, run.bytes, run.written});
+  put_list<EncodedPageRun>(out, encoded);
+}
+
+Result<void> get_page_runs(StateReader& in, std::vector<PageRun>& runs) {
+  const auto encoded = get_list<EncodedPageRun>(in);
+  if (!encoded) return encoded.error();
+  for (const EncodedPageRun& run : *encoded) runs.push_back({run.offset, run.bytes, run.written != 0});
+  return {};
+}
+
 /// What follows on them in a message that brings a guest.
 StateReader behind_settings(std::string_view bytes) {
   return StateReader(bytes.substr(std::min(bytes.size(), sizeof(GuestSettings))));
@@ -76,12 +89,11 @@ std::string encode_restore(const GuestSettings& settings, const MachineState& st
   std::vector<EncodedRun> runs;
   for (const MemoryImage::Run& run : image.runs)
     runs.push_back({run.memory_offset, run.bytes, run.file_offset, place_of(run.fd, files, first)});
-  std::vector<EncodedPageRun> working_set;
-  for (const PageRun& run : image.working_set) working_set.push_back({run.offset, run.bytes, run.written});
   StateWriter out;
   out.put(settings).put(static_cast<std::uint8_t>(image.observed)).put_bytes(state.bytes);
   put_list<EncodedRun>(out, runs);
-  put_list<EncodedPageRun>(out, working_set);
+  put_page_runs(out, image.working_set);
+  put_page_runs(out, image.first_use);
   return out.take();
 }
 
@@ -100,10 +112,8 @@ Result<RestoreRequest> decode_restore(std::string_view bytes, std::span<const Fd
     if (run.file >= files.size()) return malformed();
     request.runs.push_back({run.memory_offset, run.bytes, files[run.file].get(), run.file_offset});
   }
-  const auto working_set = get_list<EncodedPageRun>(in);
-  if (!working_set) return working_set.error();
-  for (const EncodedPageRun& run : *working_set)
-    request.working_set.push_back({run.offset, run.bytes, run.written != 0});
+  CUBE_TRY(get_page_runs(in, request.working_set));
+  CUBE_TRY(get_page_runs(in, request.first_use));
   return request;
 }
 

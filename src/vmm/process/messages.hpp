@@ -29,6 +29,7 @@ struct RestoreRequest {
   MachineState state;
   std::vector<MemoryImage::Run> runs;
   std::vector<PageRun> working_set;
+  std::vector<PageRun> first_use;
   bool observed = false;
 };
 

@@ -232,6 +232,8 @@ class RemoteMachine final : public Machine {
     return MachineState{std::move(*state)};
   }
 
+  void expect_use() override { link_->expect_use(); }
+
   Result<std::shared_ptr<const ProcessMemory>> memory() const override { return process_->memory(); }
 
   asio::awaitable<Result<std::unique_ptr<Stream>>> connect(std::uint32_t port,
