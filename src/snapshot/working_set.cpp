@@ -198,7 +198,7 @@ void WorkingSet::learn(const vmm::Machine& machine, Phase phase) {
           first_bytes(bounded(in_both(std::exchange(first_used_, {}), needed)), most_bytes_to_be_used));
   }
   log(LogLevel::debug, "snapshot", "a clone told what it needed",
-      {{"to come up", pages_of(told_.to_come_up)}, {"to be used", pages_of(told_.to_be_used)}});
+      {{"to_come_up", pages_of(told_.to_come_up)}, {"to_be_used", pages_of(told_.to_be_used)}});
 }
 
 }  // namespace cube::snapshot

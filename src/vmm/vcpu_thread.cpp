@@ -107,8 +107,9 @@ bool VcpuThread::obey() {
   parked_ = true;
   changed_.notify_all();
   changed_.wait(lock, [this] { return command_ != Command::park; });
+  if (command_ == Command::quit) return false;  // parked for good
   parked_ = false;
-  return command_ != Command::quit;
+  return true;
 }
 
 /// Before KVM_RUN, and when it was interrupted: does what was asked for; false if it is to park or quit.

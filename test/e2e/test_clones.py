@@ -82,12 +82,12 @@ def test_a_clones_clock_is_its_hosts(daemon, sandbox):
 def test_sandboxes_of_a_moment_tell_what_their_use_needs(poolless):
     def told():
         lines = poolless.host.shell(f"grep 'a clone told what it needed' {poolless.host.run}/cubed.log || true").splitlines()
-        return [(line["phase"], int(line["pages"])) for line in map(json.loads, lines)]
+        return [(int(line["to_come_up"]), int(line["to_be_used"])) for line in map(json.loads, lines)]
 
-    before = len(told())
-    with Sandbox.create("base") as box:
-        box.commands.run("git --version")
-    wait_until(lambda: len(told()) == before + 2, "the sandbox has told both")
-    (first, few), (second, more) = told()[before:]
-    assert (first, second) == ("came up", "used")
-    assert more > few
+    for _ in range(2):
+        before = len(told())
+        with Sandbox.create("base") as box:
+            box.commands.run("git --version")
+        wait_until(lambda: len(told()) == before + 2, "the sandbox has told both")
+    to_come_up, to_be_used = told()[-1]
+    assert to_come_up > 0 and to_be_used > 0

@@ -233,6 +233,19 @@ TEST_CASE("what first use needs is present when it is expected, while the guest 
   CHECK(observer.console().empty());
 }
 
+TEST_CASE("a machine that has stopped is not waited for when it is paused") {
+  Host host;
+  const Parent parent(host, "memory", "rounds at ");
+  MemoryImage memory;
+  memory.base_fd = parent.image.get();
+  Observer observer;
+  const auto machine = restore(host, observer, parent.state, memory);
+  if (!machine) FAIL(machine.error().describe());
+  REQUIRE((*machine)->resume().ok());
+  (*machine)->stop();
+  for (int i = 0; i < 2; ++i) CHECK_FALSE((*machine)->pause().ok());
+}
+
 TEST_CASE("the faults of a machine that is observed map no neighbours") {
   Host host;
   const Parent parent(host, "memory", "rounds at ");
