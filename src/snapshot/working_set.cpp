@@ -28,28 +28,31 @@ constexpr std::size_t most_watched = 4;
 /// How a page is in a list; the later includes the earlier.
 enum Kind : std::uint8_t { absent, read, written };
 
-/// A list where, for each page, `judge` says how it is in it, from how it is in each of `lists`.
-template <std::size_t count, class Judge>
-Runs combine(const std::array<std::span<const PageRun>, count>& lists, Judge judge) {
+/// A list where, for each page, `judge` says how it is in it, from how it is in each of the two.
+template <class Judge>
+Runs combine(std::span<const PageRun> one, std::span<const PageRun> other, Judge judge) {
   struct Edge {
     std::uint64_t offset;
     std::size_t list;
     Kind kind;  ///< from here on
   };
   std::vector<Edge> edges;
-  for (std::size_t list = 0; list < count; ++list)
-    for (const PageRun& run : lists[list]) {
+  const auto add = [&edges](std::span<const PageRun> runs, std::size_t list) {
+    for (const PageRun& run : runs) {
       edges.push_back({run.offset, list, run.written ? written : read});
       edges.push_back({run.offset + run.bytes, list, absent});
     }
+  };
+  add(one, 0);
+  add(other, 1);
   // Where a run follows another one's end, its begin counts.
   std::ranges::sort(edges, {}, [](const Edge& edge) { return std::pair(edge.offset, edge.kind != absent); });
 
   Runs all;
-  std::array<Kind, count> here{};
+  std::array<Kind, 2> here{};
   std::uint64_t from = 0;
   for (const Edge& edge : edges) {
-    const Kind kind = std::apply(judge, here);
+    const Kind kind = judge(here[0], here[1]);
     if (edge.offset > from && kind != absent) {
       if (!all.empty() && all.back().offset + all.back().bytes == from &&
           all.back().written == (kind == written))
@@ -99,28 +102,22 @@ std::string pages_of(const WorkingSet::Pages& runs) {
 
 }  // namespace
 
-Runs add_present(std::span<const PageRun> known, std::span<const PageRun> present,
-                 std::span<const PageRun> copied) {
-  return combine<3>({known, present, copied}, [](Kind before, Kind found, Kind may_be_copied) {
-    if (found == written && may_be_copied != absent) found = absent;
-    return std::max(before, found);
+Runs touched(std::span<const PageRun> present, std::span<const PageRun> copied) {
+  return combine(present, copied, [](Kind found, Kind may_be_copied) {
+    return found == written && may_be_copied != absent ? absent : found;
   });
 }
 
-Runs further_present(std::span<const PageRun> known, std::span<const PageRun> present,
-                     std::span<const PageRun> copied) {
-  return combine<3>({known, present, copied}, [](Kind before, Kind found, Kind may_be_copied) {
-    if (found == written && may_be_copied != absent) found = absent;
-    return found > before ? found : absent;
-  });
+Runs beyond(std::span<const PageRun> known, std::span<const PageRun> found) {
+  return combine(known, found, [](Kind before, Kind now) { return now > before ? now : absent; });
 }
 
 Runs in_both(std::span<const PageRun> one, std::span<const PageRun> other) {
-  return combine<2>({one, other}, [](Kind a, Kind b) { return std::min(a, b); });
+  return combine(one, other, [](Kind a, Kind b) { return std::min(a, b); });
 }
 
 Runs in_either(std::span<const PageRun> one, std::span<const PageRun> other) {
-  return combine<2>({one, other}, [](Kind a, Kind b) { return std::max(a, b); });
+  return combine(one, other, [](Kind a, Kind b) { return std::max(a, b); });
 }
 
 class WorkingSet::Watched final : public Witness {
@@ -185,12 +182,12 @@ void WorkingSet::learn(const vmm::Machine& machine, Phase phase) {
   if (!present || present->empty() || machine.stopped()) return;  // the memory of what has stopped is gone
   const std::scoped_lock lock(mutex_);
   if (!learns(phase)) return;
+  const Runs found = touched(*present, copied_);
   if (phase == Phase::came_up) {
     ++told_.came_up;
-    told_.to_come_up =
-        std::make_shared<const Runs>(bounded(add_present(*told_.to_come_up, *present, copied_)));
+    told_.to_come_up = std::make_shared<const Runs>(bounded(in_either(*told_.to_come_up, found)));
   } else {
-    Runs needed = further_present(*told_.to_come_up, *present, copied_);
+    Runs needed = beyond(*told_.to_come_up, found);
     if (++told_.used < enough_used)
       first_used_ = std::move(needed);
     else

@@ -11,18 +11,15 @@
 
 namespace cube::snapshot {
 
-/// Runs of pages are ascending and disjoint here, and `copied` is what a restore may have copied: pages of it
-/// that are the clone's own were not necessarily written by it.
+/// Pages of a machine's memory, ascending and disjoint.
 using Runs = std::vector<vmm::PageRun>;
 
-/// `known` and what was found present besides, in a clone that has come up.
-Runs add_present(std::span<const vmm::PageRun> known, std::span<const vmm::PageRun> present,
-                 std::span<const vmm::PageRun> copied);
+/// What of the pages found `present` in a clone it has touched. Pages of `copied`, which a restore may have
+/// copied, that are its own were not necessarily written by it.
+Runs touched(std::span<const vmm::PageRun> present, std::span<const vmm::PageRun> copied);
 
-/// What was found present in a clone that has been used, and is not `known` as read or, where it was written,
-/// as written.
-Runs further_present(std::span<const vmm::PageRun> known, std::span<const vmm::PageRun> present,
-                     std::span<const vmm::PageRun> copied);
+/// What of `found` is not `known` as read or, where it was written, as written.
+Runs beyond(std::span<const vmm::PageRun> known, std::span<const vmm::PageRun> found);
 
 /// What is in both; written if it is in both.
 Runs in_both(std::span<const vmm::PageRun> one, std::span<const vmm::PageRun> other);

@@ -86,9 +86,9 @@ class MachineImpl final : public Machine, private ExitHandler {
     return {};
   }
 
-  void populate(std::span<const PageRun> working_set, std::span<const PageRun> first_use) {
-    shell_->populate(working_set);
-    first_use_.assign(first_use.begin(), first_use.end());
+  void populate(const MemoryImage& memory) {
+    shell_->populate(memory.working_set);
+    first_use_.assign(memory.first_use.begin(), memory.first_use.end());
   }
 
   Result<void> resume() override {
@@ -276,7 +276,7 @@ Result<std::unique_ptr<Machine>> restore(std::unique_ptr<Shell> shell, Executors
   CUBE_TRY(shell->map_image(memory));
   auto machine = std::make_unique<MachineImpl>(std::move(shell), std::move(executors), std::move(config));
   CUBE_TRY(machine->apply(*record));
-  machine->populate(memory.working_set, memory.first_use);
+  machine->populate(memory);
   return std::unique_ptr<Machine>(std::move(machine));
 }
 

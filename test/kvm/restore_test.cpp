@@ -96,6 +96,14 @@ std::size_t threads() {
 
 constexpr std::uint64_t mib = 1 << 20;
 
+/// With the parent's image as the base.
+std::unique_ptr<Machine> restored(Host& host, Observer& observer, const Parent& parent, MemoryImage memory) {
+  memory.base_fd = parent.image.get();
+  auto machine = restore(host, observer, parent.state, memory);
+  if (!machine) FAIL(machine.error().describe());
+  return std::move(*machine);
+}
+
 }  // namespace
 
 TEST_CASE("memory is the base with the runs of later layers above it, mapped or copied") {
@@ -186,22 +194,23 @@ TEST_CASE("the working set is present before the guest runs, and a wrong one doe
       {1, 2, true},
   };
   Observer observer;
-  const MemoryImage memory{parent.image.get(), {&run, 1}, working_set, {}};
-  const auto machine = restore(host, observer, parent.state, memory);
-  if (!machine) FAIL(machine.error().describe());
+  MemoryImage memory;
+  memory.runs = {&run, 1};
+  memory.working_set = working_set;
+  const auto machine = restored(host, observer, parent, memory);
 
-  CHECK(page_at(**machine, 0) == Page::own);
-  CHECK(page_at(**machine, 4 * mib - page_size) == Page::own);
-  CHECK(page_at(**machine, 6 * mib) == Page::absent);
-  CHECK(page_at(**machine, 8 * mib) == Page::of_file);
-  CHECK(page_at(**machine, 8 * mib + page_size) == Page::of_file);
-  CHECK(page_at(**machine, 20 * mib - page_size) == Page::own);
-  CHECK(page_at(**machine, 20 * mib) == Page::own);
-  CHECK(page_at(**machine, 20 * mib + page_size) == Page::absent);
-  CHECK(page_at(**machine, guest_memory_bytes - page_size) == Page::own);
-  CHECK(word_at(**machine, 20 * mib) == Layer::word_of(1, 20 * mib));
-  REQUIRE((*machine)->resume().ok());
-  wait_until_above(**machine, observer, parent.watched, word_at(*parent.machine, parent.watched) + 1);
+  CHECK(page_at(*machine, 0) == Page::own);
+  CHECK(page_at(*machine, 4 * mib - page_size) == Page::own);
+  CHECK(page_at(*machine, 6 * mib) == Page::absent);
+  CHECK(page_at(*machine, 8 * mib) == Page::of_file);
+  CHECK(page_at(*machine, 8 * mib + page_size) == Page::of_file);
+  CHECK(page_at(*machine, 20 * mib - page_size) == Page::own);
+  CHECK(page_at(*machine, 20 * mib) == Page::own);
+  CHECK(page_at(*machine, 20 * mib + page_size) == Page::absent);
+  CHECK(page_at(*machine, guest_memory_bytes - page_size) == Page::own);
+  CHECK(word_at(*machine, 20 * mib) == Layer::word_of(1, 20 * mib));
+  REQUIRE(machine->resume().ok());
+  wait_until_above(*machine, observer, parent.watched, word_at(*parent.machine, parent.watched) + 1);
   CHECK(observer.console().empty());
 }
 
@@ -213,37 +222,32 @@ TEST_CASE("what first use needs is present when it is expected, while the guest 
                                           {16 * mib, 2 * page_size, true},
                                           {guest_memory_bytes + mib, page_size, true}};
   MemoryImage memory;
-  memory.base_fd = parent.image.get();
   memory.first_use = first_use;
   Observer observer;
-  const auto machine = restore(host, observer, parent.state, memory);
-  if (!machine) FAIL(machine.error().describe());
-  CHECK(page_at(**machine, 16 * mib) == Page::absent);
+  const auto machine = restored(host, observer, parent, memory);
+  CHECK(page_at(*machine, 16 * mib) == Page::absent);
 
-  if (before_it_runs) (*machine)->expect_use();
-  REQUIRE((*machine)->resume().ok());
-  wait_until_above(**machine, observer, parent.watched, word_at(*parent.machine, parent.watched) + 1);
-  if (!before_it_runs) CHECK(page_at(**machine, 16 * mib) == Page::absent);
-  if (!before_it_runs) (*machine)->expect_use();
-  wait_until(observer, [&] { return page_at(**machine, 16 * mib + page_size) == Page::own; });
-  CHECK(page_at(**machine, 16 * mib) == Page::own);
-  CHECK(page_at(**machine, 8 * mib) == Page::of_file);
-  (*machine)->expect_use();
-  wait_until_above(**machine, observer, parent.watched, word_at(**machine, parent.watched) + 1);
+  if (before_it_runs) machine->expect_use();
+  REQUIRE(machine->resume().ok());
+  wait_until_above(*machine, observer, parent.watched, word_at(*parent.machine, parent.watched) + 1);
+  if (!before_it_runs) CHECK(page_at(*machine, 16 * mib) == Page::absent);
+  if (!before_it_runs) machine->expect_use();
+  wait_until(observer, [&] { return page_at(*machine, 16 * mib + page_size) == Page::own; });
+  CHECK(page_at(*machine, 16 * mib) == Page::own);
+  CHECK(page_at(*machine, 8 * mib) == Page::of_file);
+  machine->expect_use();
+  wait_until_above(*machine, observer, parent.watched, word_at(*machine, parent.watched) + 1);
   CHECK(observer.console().empty());
 }
 
 TEST_CASE("a machine that has stopped is not waited for when it is paused") {
   Host host;
   const Parent parent(host, "memory", "rounds at ");
-  MemoryImage memory;
-  memory.base_fd = parent.image.get();
   Observer observer;
-  const auto machine = restore(host, observer, parent.state, memory);
-  if (!machine) FAIL(machine.error().describe());
-  REQUIRE((*machine)->resume().ok());
-  (*machine)->stop();
-  for (int i = 0; i < 2; ++i) CHECK_FALSE((*machine)->pause().ok());
+  const auto machine = restored(host, observer, parent, {});
+  REQUIRE(machine->resume().ok());
+  machine->stop();
+  for (int i = 0; i < 2; ++i) CHECK_FALSE(machine->pause().ok());
 }
 
 TEST_CASE("the faults of a machine that is observed map no neighbours") {
@@ -254,19 +258,17 @@ TEST_CASE("the faults of a machine that is observed map no neighbours") {
   REQUIRE(::uname(&kernel) == 0);
   if (observed && std::string(kernel.release) < "6.7" && kernel.release[1] == '.') return;  // it cannot be
   MemoryImage memory;
-  memory.base_fd = parent.image.get();
   memory.observed = observed;
   Observer observer;
-  const auto machine = restore(host, observer, parent.state, memory);
-  if (!machine) FAIL(machine.error().describe());
+  const auto machine = restored(host, observer, parent, memory);
 
-  static_cast<void>(word_at(**machine, 16 * mib));
-  CHECK(page_at(**machine, 16 * mib) == Page::of_file);
-  CHECK(page_at(**machine, 16 * mib + page_size) == (observed ? Page::absent : Page::of_file));
-  REQUIRE((*machine)->resume().ok());
-  wait_until_above(**machine, observer, parent.watched, word_at(*parent.machine, parent.watched) + 1);
-  REQUIRE((*machine)->pause().ok());
-  const auto state = (*machine)->save();
+  static_cast<void>(word_at(*machine, 16 * mib));
+  CHECK(page_at(*machine, 16 * mib) == Page::of_file);
+  CHECK(page_at(*machine, 16 * mib + page_size) == (observed ? Page::absent : Page::of_file));
+  REQUIRE(machine->resume().ok());
+  wait_until_above(*machine, observer, parent.watched, word_at(*parent.machine, parent.watched) + 1);
+  REQUIRE(machine->pause().ok());
+  const auto state = machine->save();
   REQUIRE(state.ok());
 }
 

@@ -37,11 +37,12 @@ std::string text(const std::vector<PageRun>& runs, std::size_t length) {
   return pages;
 }
 
-using Combine = Runs(std::span<const PageRun>, std::span<const PageRun>, std::span<const PageRun>);
+using Combine = Runs(std::span<const PageRun>, std::span<const PageRun>);
 
+/// What is known, and what a clone has touched.
 std::string combined(Combine combine, std::string_view known, std::string_view present,
                      std::string_view copied) {
-  return text(combine(runs(known), runs(present), runs(copied)), known.size());
+  return text(combine(runs(known), touched(runs(present), runs(copied))), known.size());
 }
 
 /// Clones of an image whose guests are this test: they touch pages by the same letters. The pages are so far
@@ -91,19 +92,19 @@ class Clones {
 }  // namespace
 
 TEST_CASE("a working set grows by what a clone has touched") {
-  CHECK(combined(add_present, "......", "..rw..", "......") == "..rw..");
-  CHECK(combined(add_present, "rrww..", ".w.r.w", "......") == "rwww.w");
-  CHECK(combined(add_present, "r....w", "......", "......") == "r....w");
+  CHECK(combined(in_either, "......", "..rw..", "......") == "..rw..");
+  CHECK(combined(in_either, "rrww..", ".w.r.w", "......") == "rwww.w");
+  CHECK(combined(in_either, "r....w", "......", "......") == "r....w");
 }
 
 TEST_CASE("use needs what it has touched besides, and to write what was only read") {
-  CHECK(combined(further_present, "rrww...", "rw.wrw.", ".......") == ".w..rw.");
+  CHECK(combined(beyond, "rrww...", "rw.wrw.", ".......") == ".w..rw.");
 }
 
 TEST_CASE("what a restore has copied was not touched by the clone") {
-  CHECK(combined(add_present, "......", ".ww.r.", ".r..r.") == "..w.r.");
-  CHECK(combined(add_present, ".r.w..", "wwwww.", ".rrrr.") == "wr.w..");
-  CHECK(combined(further_present, "......", ".wwr..", ".r....") == "..wr..");
+  CHECK(combined(in_either, "......", ".ww.r.", ".r..r.") == "..w.r.");
+  CHECK(combined(in_either, ".r.w..", "wwwww.", ".rrrr.") == "wr.w..");
+  CHECK(combined(beyond, "......", ".wwr..", ".r....") == "..wr..");
 }
 
 TEST_CASE("two lists have pages in common, or complete each other") {
@@ -112,7 +113,7 @@ TEST_CASE("two lists have pages in common, or complete each other") {
 }
 
 TEST_CASE("neighbours of a kind are one run") {
-  const auto all = add_present(runs("rr..ww"), runs("..rr.."), {});
+  const auto all = in_either(runs("rr..ww"), runs("..rr.."));
   REQUIRE(all.size() == 2);
   CHECK(all[0].bytes == 4 * page);
   CHECK(all[1].offset == 4 * page);
@@ -148,4 +149,22 @@ TEST_CASE("a snapshot of a clone inherits what it read, not which free pages its
   clones.live("rw......", "....w...");
   CHECK(clones.to_come_up() == "rwr.....");
   CHECK(clones.to_be_used() == "....w...");
+}
+
+TEST_CASE("of what a use needs no more than 16 MiB are made present") {
+  const auto set = std::make_shared<WorkingSet>(nullptr, std::span<MemoryImage::Run>());
+  for (int i = 0; i < 2; ++i) {
+    const auto clone = set->begin_clone();
+    const test::Mapping memory((16 << 20) + 8 * page);
+    const test::FakeMachine machine({memory.bytes()});
+    memory.zero_page(1);
+    clone.witness->learn(machine, Phase::came_up);
+    std::ranges::fill(memory.bytes(), std::byte{1});
+    clone.witness->learn(machine, Phase::used);
+  }
+  const auto told = set->begin_clone();
+  CHECK(text(*told.to_come_up, 8) == ".w......");
+  REQUIRE(told.to_be_used->size() == 2);
+  CHECK(told.to_be_used->front().bytes == page);
+  CHECK(told.to_be_used->back().bytes == (16 << 20) - page);
 }
