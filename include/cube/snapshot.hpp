@@ -59,9 +59,12 @@ class Witness {
   virtual void learn(const vmm::Machine& machine, Phase phase) = 0;
 };
 
-/// What of its working set a clone has before it runs: what it needs to come up, and the rest with
-/// Machine::expect_use(); or all of it.
-enum class Readiness { to_come_up, to_be_used };
+/// What a clone has before it runs.
+enum class Readiness {
+  to_come_up,  ///< of its working set what it needs to come up; the rest with Machine::expect_use()
+  to_be_used,  ///< all of its working set
+  to_go_on,    ///< and what the machine that was captured had written last: this one is at the same work
+};
 
 /// A machine and the disk it writes to, which freezes with it.
 struct Clone {

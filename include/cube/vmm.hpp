@@ -228,6 +228,12 @@ class Machine {
   /// Does not wait. `unavailable` if it has stopped; what fails later is a reason to stop.
   virtual Result<void> resume() = 0;
 
+  /// Blocks while the guest is busy with what the host has just sent it, until a quarter of a second after
+  /// that at most: what it was asked to start is better paused where it waits than on its way there. At once
+  /// if nothing was sent lately, however busy it is. For a running machine that is to be paused for long.
+  /// `unavailable` if it has stopped.
+  virtual Result<void> settle() = 0;
+
   /// Blocks until no vCPU runs and no device request is in flight.
   virtual Result<void> pause() = 0;
 

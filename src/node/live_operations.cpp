@@ -47,6 +47,7 @@ void note_fork(Sandbox& parent, Sandbox& child) {
 /// On a worker: the machine is paused and on disk, or runs on and nothing is left behind.
 Result<SnapshotPtr> take_to_disk(const Running& running, const SnapshotPtr& before, bool with_memory,
                                  const std::string& directory) {
+  if (with_memory) CUBE_TRY(running.machine->settle());
   CUBE_TRY(running.machine->pause());
   auto captured = with_memory ? snapshot::capture(before, *running.machine, *running.disk)
                               : snapshot::capture_disk(before, *running.disk);
@@ -192,7 +193,8 @@ awaitable<Result<void>> SandboxesImpl::resume_paused(SandboxPtr sandbox, ResumeO
   const bool with_memory = source->has_memory();
   Identity identity{false, std::nullopt};
   if (!with_memory) identity.env_vars = sandbox->env_vars;
-  auto running = co_await start(sandbox, source, std::move(*reservation), std::move(identity));
+  auto running =
+      co_await start(sandbox, source, std::move(*reservation), std::move(identity), Readiness::to_go_on);
   sandbox->info.agent_silent =
       !running && with_memory && running.error().code == ErrorCode::deadline_exceeded;
   if (!running && running.error().code == ErrorCode::corrupt) co_return cannot_resume(id, running.error());
@@ -374,7 +376,8 @@ awaitable<Result<SandboxInfo>> SandboxesImpl::rollback(std::string id, std::stri
   auto reservation = co_await reserve(source->snapshot->shape());
   if (!reservation) co_return std::move(reservation).error();
   Identity identity{false, sandbox->env_vars};
-  auto running = co_await start(sandbox, source->snapshot, std::move(*reservation), std::move(identity));
+  auto running = co_await start(sandbox, source->snapshot, std::move(*reservation), std::move(identity),
+                                Readiness::to_go_on);
   if (!running) co_return std::move(running).error();
   if (sandbox->info.state != SandboxState::running || running->machine->stopped()) {
     retire(*running);

@@ -23,6 +23,9 @@ namespace {
 /// Reading so much in vain at a capture costs more than having the guest fault on its pages once more.
 constexpr std::uint64_t worth_marking = 16u << 20;
 
+/// What a machine with more of its own does next, a small part of it will do for.
+constexpr std::uint64_t most_to_go_on = 16u << 20;
+
 /// Clones of one snapshot that are restored from its layers as they are. For more it pays to gather these, as
 /// soon as more are known of.
 constexpr std::size_t few_clones = 3;
@@ -80,14 +83,13 @@ class LayeredSnapshot final : public Snapshot {
     vmm::MemoryImage image;
     image.base_fd = memory_->base_fd();
     image.runs = runs;
-    Runs at_once;
-    if (readiness == Readiness::to_be_used) {
-      at_once = in_either(*working_set.to_come_up, *working_set.to_be_used);
-      image.working_set = at_once;
-    } else {
-      image.working_set = *working_set.to_come_up;
+    Runs at_once = *working_set.to_come_up;
+    if (readiness == Readiness::to_come_up)
       image.first_use = *working_set.to_be_used;
-    }
+    else
+      at_once = in_either(at_once, *working_set.to_be_used);
+    if (readiness == Readiness::to_go_on) at_once = in_either(at_once, last_written());
+    image.working_set = at_once;
     image.observed = working_set.witness != nullptr;
     auto machine = (*shell)->restore(std::move(executors), std::move(config), files_.state, image);
     if (!machine) return std::move(machine).error();
@@ -143,6 +145,18 @@ class LayeredSnapshot final : public Snapshot {
     std::span<const vmm::MemoryImage::Run> runs;
     WorkingSet::ForClone working_set;
   };
+
+  /// By the machine that was captured, since the capture before; none if it is much.
+  Runs last_written() const {
+    Runs runs;
+    if (files_.memory_layers.empty()) return runs;
+    const auto& newest = *files_.memory_layers.back();
+    if (newest.held_clusters() * vmm::page_size > most_to_go_on) return runs;
+    newest.for_each_run([&](std::uint64_t first, std::uint64_t count) {
+      runs.push_back({first * vmm::page_size, count * vmm::page_size, true});
+    });
+    return runs;
+  }
 
   ForClone next_clone() const {
     const std::scoped_lock lock(cloning_);

@@ -11,6 +11,7 @@
 #include "vmm/kvm.hpp"
 #include "vmm/local_shell.hpp"
 #include "vmm/machine_state.hpp"
+#include "vmm/settling.hpp"
 #include "vmm/shell.hpp"
 #include "vmm/vcpu_thread.hpp"
 #include "vmm/virtio/device.hpp"
@@ -22,6 +23,9 @@ using namespace x86_64;
 
 constexpr std::uint64_t guest_cid = 3;  // every guest's: vsock ends in its own device
 constexpr std::array<std::uint8_t, 6> guest_mac = {0x02, 0x00, 0x00, 0x00, 0x00, 0x01};  // every guest's
+
+/// After the guest was sent something. What takes it longer may take any time.
+constexpr std::chrono::milliseconds longest_to_settle{250};
 
 constexpr const char* memory_is_damaged = "its memory image is damaged";
 
@@ -99,6 +103,13 @@ class MachineImpl final : public Machine, private ExitHandler {
     return {};
   }
 
+  Result<void> settle() override {
+    wait_until_idle([this] { return cpu_time(); }, [this] { return stopped(); },
+                    vsock_->last_data() + longest_to_settle);
+    if (stopped_) return make_error(ErrorCode::unavailable, "the machine has stopped");
+    return {};
+  }
+
   Result<void> pause() override {
     for (const auto& vcpu : vcpus_) vcpu->request_pause();
     for (const auto& vcpu : vcpus_) vcpu->wait_parked();
@@ -147,6 +158,12 @@ class MachineImpl final : public Machine, private ExitHandler {
   void stop() override { fail(StopReason::Kind::requested, "stopped"); }
 
  private:
+  std::chrono::nanoseconds cpu_time() const {
+    std::chrono::nanoseconds sum{};
+    for (const auto& vcpu : vcpus_) sum += vcpu->cpu_time();
+    return sum;
+  }
+
   Result<void> write_generation_id() {
     const auto place = shell_->memory()->slice(generation_id_address, config_.generation_id.size());
     if (!place) return place.error();

@@ -3,6 +3,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <sys/resource.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -70,6 +71,14 @@ void VcpuThread::ask(std::function<void()> errand) {
   const std::scoped_lock lock(mutex_);
   errand_ = std::move(errand);
   if (command_ == Command::run) kick();
+}
+
+std::chrono::nanoseconds VcpuThread::cpu_time() {
+  clockid_t clock{};
+  timespec time{};
+  if (::pthread_getcpuclockid(thread_.native_handle(), &clock) != 0 || ::clock_gettime(clock, &time) != 0)
+    return {};
+  return std::chrono::seconds(time.tv_sec) + std::chrono::nanoseconds(time.tv_nsec);
 }
 
 void VcpuThread::request_stop() {

@@ -2,6 +2,7 @@
 // exit half done, which is where its state may be saved.
 #pragma once
 
+#include <chrono>
 #include <condition_variable>
 #include <functional>
 #include <mutex>
@@ -44,6 +45,9 @@ class VcpuThread {
   /// Has the vCPU's thread do what KVM lets nobody else do while that is in KVM_RUN: soon, or before it is
   /// resumed. Does not wait. What was asked for before and is not done yet never will be.
   void ask(std::function<void()> errand);
+
+  /// For how long it has had a processor.
+  std::chrono::nanoseconds cpu_time();
 
   /// Leaves KVM_RUN for good, without waiting. Safe from any thread, the vCPU's own included.
   void request_stop();

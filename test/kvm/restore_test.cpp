@@ -250,6 +250,18 @@ TEST_CASE("a machine that has stopped is not waited for when it is paused") {
   for (int i = 0; i < 2; ++i) CHECK_FALSE(machine->pause().ok());
 }
 
+TEST_CASE("a busy guest settles and goes on, and one that has stopped cannot") {
+  Host host;
+  const Parent parent(host, "memory", "rounds at ");
+  Observer observer;
+  const auto machine = restored(host, observer, parent, {});
+  REQUIRE(machine->resume().ok());
+  REQUIRE(machine->settle().ok());
+  wait_until_above(*machine, observer, parent.watched, word_at(*machine, parent.watched) + 1);
+  machine->stop();
+  CHECK_FALSE(machine->settle().ok());
+}
+
 TEST_CASE("the faults of a machine that is observed map no neighbours") {
   Host host;
   const Parent parent(host, "memory", "rounds at ");

@@ -52,10 +52,11 @@ struct Writing {
     REQUIRE(which.pause().ok());
   }
 
-  snapshot::Clone clone(const snapshot::SnapshotPtr& snapshot, Observer& its) {
+  snapshot::Clone clone(const snapshot::SnapshotPtr& snapshot, Observer& its,
+                        snapshot::Readiness readiness = snapshot::Readiness::to_come_up) {
     MachineConfig config;
     its.attach(config);
-    return disk::test::unwrap(snapshot->clone(shells, host.executors(), std::move(config)));
+    return disk::test::unwrap(snapshot->clone(shells, host.executors(), std::move(config), readiness));
   }
 };
 

@@ -115,3 +115,22 @@ TEST_CASE("a clone that has stopped tells nothing: its memory is gone") {
   CHECK_FALSE(clone.witness->wanted(Phase::used));  // which is asked for when one has told how it came up
   CHECK(clone.witness->wanted(Phase::came_up));
 }
+
+TEST_CASE("what goes on has what it wrote last before it runs, unless that is much") {
+  Writing guest("history");
+  Observer observer;
+  const auto own_pages = [&](const SnapshotPtr& snapshot, snapshot::Readiness readiness) {
+    return snapshot::private_bytes(*guest.clone(snapshot, observer, readiness).machine) / page_size;
+  };
+  using snapshot::Readiness;
+  constexpr std::uint64_t some = 600;
+  guest.write(some);
+  const SnapshotPtr second = unwrap(snapshot::capture(guest.first, *guest.machine, *guest.disk));
+  CHECK(own_pages(second, Readiness::to_come_up) < some);
+  CHECK(own_pages(second, Readiness::to_go_on) >= some);
+
+  constexpr std::uint64_t much = 5000;
+  guest.write(much);
+  const SnapshotPtr third = unwrap(snapshot::capture(second, *guest.machine, *guest.disk));
+  CHECK(own_pages(third, Readiness::to_go_on) < some);
+}

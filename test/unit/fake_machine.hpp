@@ -50,6 +50,7 @@ class FakeMachine final : public vmm::Machine {
       : memory_(std::move(memory)), state_(std::move(state)) {}
 
   Result<void> resume() override { return {}; }
+  Result<void> settle() override { return {}; }
   Result<void> pause() override { return {}; }
   void expect_use() override {}
   Result<vmm::MachineState> save() override { return vmm::MachineState{state_}; }

@@ -170,6 +170,21 @@ TEST_CASE("bytes travel both ways over a connection the guest accepts") {
   CHECK(buffer.substr(0, size_of(f.read(*stream, buffer))) == "buffered");
 }
 
+TEST_CASE("when the guest was last sent something is known, whatever it says itself") {
+  Fixture f;
+  f.start();
+  const auto stream = f.connect();
+  CHECK(f.guest.device->last_data() == std::chrono::steady_clock::time_point());
+  const auto before = std::chrono::steady_clock::now();
+  REQUIRE(succeeded(f.write(*stream, "ping")));
+  const auto sent = f.guest.device->last_data();
+  CHECK(sent >= before);
+  CHECK(sent <= std::chrono::steady_clock::now());
+  f.send(Op::data, "pong");
+  f.send(Op::credit_request);
+  CHECK(f.guest.device->last_data() == sent);
+}
+
 TEST_CASE("a small write costs no turn of the loop and one interrupt") {
   Fixture f;
   f.start();

@@ -11,7 +11,7 @@
 namespace cube::vmm {
 
 /// What the daemon asks for. The descriptors a call takes with it are listed in messages.hpp.
-enum class Call : std::uint32_t { boot, restore, resume, pause, save };
+enum class Call : std::uint32_t { boot, restore, resume, settle, pause, save };
 
 struct Message {
   std::uint32_t type = 0;  ///< a Call; in an answer 0

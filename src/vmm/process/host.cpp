@@ -125,6 +125,7 @@ class Host {
     if (!machine_) return make_error(ErrorCode::internal, "there is no guest in this process yet");
     Machine& machine = *machine_;
     if (call == Call::resume) return resume(machine);
+    if (call == Call::settle) return nothing(machine.settle());
     if (call == Call::pause) return nothing(machine.pause());
     if (call == Call::save) {
       auto state = machine.save();

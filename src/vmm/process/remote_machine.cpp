@@ -219,6 +219,12 @@ class RemoteMachine final : public Machine {
     return check(process_->tell(Call::resume));
   }
 
+  Result<void> settle() override {
+    auto settled = process_->call(Call::settle, {});
+    if (!settled) return check(std::move(settled).error());
+    return {};
+  }
+
   Result<void> pause() override {
     auto paused = process_->call(Call::pause, {});
     if (disk_) disk_->close();

@@ -71,6 +71,9 @@ class VsockDevice : public virtual MmioDevice {
   /// See Machine::connect.
   virtual asio::awaitable<Result<std::unique_ptr<Stream>>> connect(std::uint32_t port,
                                                                    std::chrono::milliseconds timeout) = 0;
+
+  /// When the guest was last given bytes of a connection. Safe from any thread.
+  virtual std::chrono::steady_clock::time_point last_data() const = 0;
 };
 std::shared_ptr<VsockDevice> make_vsock_device(Attachment attachment, asio::any_io_executor loop,
                                                std::uint64_t guest_cid);

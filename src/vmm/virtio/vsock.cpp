@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <asio/post.hpp>
 #include <asio/steady_timer.hpp>
+#include <atomic>
 #include <chrono>
 #include <deque>
 #include <unordered_map>
@@ -60,6 +61,8 @@ class VsockDeviceImpl final : public Transport, public VsockDevice, public Conne
                                                            std::chrono::milliseconds timeout) override {
     return open(self(), port, timeout);
   }
+
+  std::chrono::steady_clock::time_point last_data() const override { return last_data_; }
 
   std::mutex& connection_mutex() override { return mutex(); }
 
@@ -254,6 +257,7 @@ class VsockDeviceImpl final : public Transport, public VsockDevice, public Conne
     header.destination_cid = guest_cid_;
     copy_to(rx_chain_.writable, 0, std::as_bytes(std::span(&header, 1)));
     copy_to(rx_chain_.writable, sizeof header, payload);
+    if (!payload.empty()) last_data_ = std::chrono::steady_clock::now();
     return static_cast<std::uint32_t>(sizeof header + payload.size());
   }
 
@@ -395,6 +399,7 @@ class VsockDeviceImpl final : public Transport, public VsockDevice, public Conne
   // Loop only.
   std::deque<Lingering> lingering_;  // in the order of their time
   asio::steady_timer linger_timer_;
+  std::atomic<std::chrono::steady_clock::time_point> last_data_{};
 };
 
 }  // namespace
