@@ -22,6 +22,10 @@ constexpr std::size_t enough_came_up = 3;
 /// They tell what their use has in common.
 constexpr std::size_t enough_used = 2;
 
+/// One that needed so much less than coming up took was hardly used (its agent was asked how it is): it would
+/// leave hardly anything in common.
+constexpr std::uint64_t hardly_used = 8;
+
 /// More than come up to tell: one that is not used tells nothing of its use.
 constexpr std::size_t most_watched = 4;
 
@@ -188,6 +192,7 @@ void WorkingSet::learn(const vmm::Machine& machine, Phase phase) {
     told_.to_come_up = std::make_shared<const Runs>(bounded(in_either(*told_.to_come_up, found)));
   } else {
     Runs needed = beyond(*told_.to_come_up, found);
+    if (bytes_of(needed) * hardly_used < bytes_of(*told_.to_come_up)) return;
     if (++told_.used < enough_used)
       first_used_ = std::move(needed);
     else

@@ -24,7 +24,7 @@ struct Counting {
   SnapshotPtr first;
 
   Counting() {
-    const auto machine = boot(host, parent, "counter");
+    const auto machine = boot(host, parent, "user");
     REQUIRE(machine->resume().ok());
     REQUIRE(parent.wait_for_text("counter at "));
     counter = number_after(parent.console(), "counter at ");
@@ -33,9 +33,11 @@ struct Counting {
     first = capture_booted(*machine, directory);
   }
 
-  /// One that has counted some further.
-  snapshot::Clone clone(const SnapshotPtr& snapshot) {
+  /// One that has counted some further, and was used or not.
+  snapshot::Clone clone(const SnapshotPtr& snapshot, bool used = false) {
     MachineConfig config;
+    config.new_generation = used;
+    config.generation_id = {1};
     Observer& observer = observers.emplace_back();
     observer.attach(config);
     auto made = unwrap(snapshot->clone(shells, host.executors(), std::move(config)));
@@ -60,7 +62,10 @@ TEST_CASE("the first clones of a template tell what they needed, and two what wa
     clone.witness->learn(*clone.machine, Phase::came_up);
   }
   for (int i = 0; i < 2; ++i) {
-    const auto clone = guest.clone(snapshot);
+    const auto hardly_used = guest.clone(snapshot);
+    REQUIRE(hardly_used.witness);
+    hardly_used.witness->learn(*hardly_used.machine, Phase::used);
+    const auto clone = guest.clone(snapshot, true);
     REQUIRE(clone.witness);
     CHECK_FALSE(clone.witness->wanted(Phase::came_up));
     CHECK(clone.witness->wanted(Phase::used));
@@ -101,7 +106,7 @@ TEST_CASE("what was told everything has nothing left for later snapshots to lear
     const auto clone = guest.clone(guest.first);
     clone.witness->learn(*clone.machine, Phase::came_up);
   }
-  const auto one = guest.clone(guest.first), used = guest.clone(guest.first);
+  const auto one = guest.clone(guest.first, true), used = guest.clone(guest.first, true);
   for (const auto* clone : {&one, &used}) clone->witness->learn(*clone->machine, Phase::used);
   const SnapshotPtr later = unwrap(snapshot::capture(guest.first, *used.machine, *used.disk));
   for (int i = 0; i < 3; ++i) CHECK_FALSE(guest.clone(later).witness);

@@ -49,9 +49,11 @@ std::string combined(Combine combine, std::string_view known, std::string_view p
 /// from each other that a fault maps none of the others.
 class Clones {
  public:
-  static constexpr std::size_t pages = 8, stride = 16;
+  static constexpr std::size_t stride = 16;
 
-  Clones() { REQUIRE(::ftruncate(image_.get(), pages * stride * page) == 0); }
+  explicit Clones(std::size_t count = 8) : pages(count) {
+    REQUIRE(::ftruncate(image_.get(), pages * stride * page) == 0);
+  }
 
   /// One that comes up, and is used, if it is told to be.
   void live(std::string_view coming_up, std::string_view use = {}) {
@@ -67,6 +69,7 @@ class Clones {
   std::string to_come_up() { return next(&WorkingSet::ForClone::to_come_up); }
   std::string to_be_used() { return next(&WorkingSet::ForClone::to_be_used); }
 
+  const std::size_t pages;
   std::shared_ptr<WorkingSet> set = std::make_shared<WorkingSet>(nullptr, std::span<MemoryImage::Run>());
 
  private:
@@ -132,6 +135,16 @@ TEST_CASE("the first clones tell what the next ones have before they run, and wh
   clones.live("rrrrrrrr", "wwwwwwww");
   CHECK(clones.to_come_up() == "rww.....");
   CHECK(clones.to_be_used() == "...rwr..");
+}
+
+TEST_CASE("a clone that was hardly used tells nothing of use") {
+  Clones clones(16);
+  clones.live("rwrwrwrwr.......");
+  for (int i = 0; i < 3; ++i) clones.live("rwrwrwrwr.......", ".........r......");
+  clones.live("rwrwrwrwr.......", "..........wrwr..");
+  CHECK(clones.to_be_used() == "................");
+  clones.live("rwrwrwrwr.......", ".........rwrw...");
+  CHECK(clones.to_be_used() == "..........wrw...");
 }
 
 TEST_CASE("a snapshot of a clone inherits what it read, not which free pages its use took") {
