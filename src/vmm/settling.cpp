@@ -5,9 +5,9 @@
 namespace cube::vmm {
 namespace {
 
-constexpr std::chrono::microseconds between_looks{2'000};
+constexpr std::chrono::microseconds between_looks{5'000};
 constexpr auto most_of_idle_vcpus = between_looks / 5;  ///< for timers and interrupts
-constexpr int enough_looks = 3;                         ///< in a row
+constexpr int enough_looks = 4;  ///< in a row: on a busy host a vCPU may miss one or two
 
 }  // namespace
 
