@@ -83,13 +83,15 @@ class LayeredSnapshot final : public Snapshot {
     vmm::MemoryImage image;
     image.base_fd = memory_->base_fd();
     image.runs = runs;
-    Runs at_once = *working_set.to_come_up;
-    if (readiness == Readiness::to_come_up)
+    Runs at_once;
+    if (readiness == Readiness::to_come_up) {
+      image.working_set = *working_set.to_come_up;
       image.first_use = *working_set.to_be_used;
-    else
-      at_once = in_either(at_once, *working_set.to_be_used);
-    if (readiness == Readiness::to_go_on) at_once = in_either(at_once, last_written());
-    image.working_set = at_once;
+    } else {
+      at_once = in_either(*working_set.to_come_up, *working_set.to_be_used);
+      if (readiness == Readiness::to_go_on) at_once = in_either(at_once, last_written());
+      image.working_set = at_once;
+    }
     image.observed = working_set.witness != nullptr;
     auto machine = (*shell)->restore(std::move(executors), std::move(config), files_.state, image);
     if (!machine) return std::move(machine).error();

@@ -96,8 +96,7 @@ class MachineImpl final : public Machine, private ExitHandler {
   }
 
   Result<void> resume() override {
-    check_memory();
-    if (stopped_) return make_error(ErrorCode::unavailable, "the machine has stopped");
+    CUBE_TRY(check_running());
     for (const auto& device : devices_) device->resume();
     for (const auto& vcpu : vcpus_) vcpu->resume();
     return {};
@@ -106,17 +105,14 @@ class MachineImpl final : public Machine, private ExitHandler {
   Result<void> settle() override {
     wait_until_idle([this] { return cpu_time(); }, [this] { return stopped(); },
                     vsock_->last_data() + longest_to_settle);
-    if (stopped_) return make_error(ErrorCode::unavailable, "the machine has stopped");
-    return {};
+    return check_running();
   }
 
   Result<void> pause() override {
     for (const auto& vcpu : vcpus_) vcpu->request_pause();
     for (const auto& vcpu : vcpus_) vcpu->wait_parked();
     for (const auto& device : devices_) device->quiesce();
-    check_memory();
-    if (stopped_) return make_error(ErrorCode::unavailable, "the machine has stopped");
-    return {};
+    return check_running();
   }
 
   // On a vCPU's thread, because KVM fills the nested page tables for nobody else while that runs.
@@ -209,9 +205,11 @@ class MachineImpl final : public Machine, private ExitHandler {
                });
   }
 
-  /// After somebody else may have touched the memory.
-  void check_memory() {
+  /// `unavailable` if it has stopped, or is to because its memory was found damaged.
+  Result<void> check_running() {
     if (shell_->memory()->damaged()) fail(StopReason::Kind::host_error, memory_is_damaged);
+    if (stopped_) return make_error(ErrorCode::unavailable, "the machine has stopped");
+    return {};
   }
 
   /// The device whose window holds an access, and the offset inside.

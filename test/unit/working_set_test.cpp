@@ -51,14 +51,14 @@ class Clones {
  public:
   static constexpr std::size_t stride = 16;
 
-  explicit Clones(std::size_t count = 8) : pages(count) {
-    REQUIRE(::ftruncate(image_.get(), pages * stride * page) == 0);
+  explicit Clones(std::size_t count = 8) : pages_(count) {
+    REQUIRE(::ftruncate(image_.get(), pages_ * stride * page) == 0);
   }
 
   /// One that comes up, and is used, if it is told to be.
   void live(std::string_view coming_up, std::string_view use = {}) {
     const auto clone = set->begin_clone();
-    const test::Mapping memory(pages * stride * page, image_.get());
+    const test::Mapping memory(pages_ * stride * page, image_.get());
     const test::FakeMachine machine({memory.bytes()});
     touch(memory, coming_up);
     if (clone.witness) clone.witness->learn(machine, Phase::came_up);
@@ -69,7 +69,6 @@ class Clones {
   std::string to_come_up() { return next(&WorkingSet::ForClone::to_come_up); }
   std::string to_be_used() { return next(&WorkingSet::ForClone::to_be_used); }
 
-  const std::size_t pages;
   std::shared_ptr<WorkingSet> set = std::make_shared<WorkingSet>(nullptr, std::span<MemoryImage::Run>());
 
  private:
@@ -83,12 +82,13 @@ class Clones {
   std::string next(WorkingSet::Pages WorkingSet::ForClone::*which) {
     const auto clone = set->begin_clone();
     const WorkingSet::Pages& told = clone.*which;
-    const std::string all = text(*told, pages * stride);
+    const std::string all = text(*told, pages_ * stride);
     std::string ours;
     for (std::size_t i = 0; i < all.size(); i += stride) ours += all[i];
     return ours;
   }
 
+  const std::size_t pages_;
   const cube::Fd image_{::memfd_create("image", MFD_CLOEXEC)};
 };
 

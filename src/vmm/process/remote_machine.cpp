@@ -219,17 +219,12 @@ class RemoteMachine final : public Machine {
     return check(process_->tell(Call::resume));
   }
 
-  Result<void> settle() override {
-    auto settled = process_->call(Call::settle, {});
-    if (!settled) return check(std::move(settled).error());
-    return {};
-  }
+  Result<void> settle() override { return call(Call::settle); }
 
   Result<void> pause() override {
-    auto paused = process_->call(Call::pause, {});
+    auto paused = call(Call::pause);
     if (disk_) disk_->close();
-    if (!paused) return check(std::move(paused).error());
-    return {};
+    return paused;
   }
 
   Result<MachineState> save() override {
@@ -255,6 +250,12 @@ class RemoteMachine final : public Machine {
   }
 
  private:
+  Result<void> call(Call what) {
+    auto done = process_->call(what, {});
+    if (!done) return check(std::move(done).error());
+    return {};
+  }
+
   /// A process that cannot be talked to is no machine any more.
   Result<void> check(Result<void> result) {
     if (result || link_->stopped()) return result;

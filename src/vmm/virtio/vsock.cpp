@@ -396,10 +396,11 @@ class VsockDeviceImpl final : public Transport, public VsockDevice, public Conne
   std::deque<Header> stray_resets_;
   Chain rx_chain_;  // its vectors are reused
 
+  std::atomic<std::chrono::steady_clock::time_point> last_data_{};  // any thread
+
   // Loop only.
   std::deque<Lingering> lingering_;  // in the order of their time
   asio::steady_timer linger_timer_;
-  std::atomic<std::chrono::steady_clock::time_point> last_data_{};
 };
 
 }  // namespace
