@@ -4,7 +4,6 @@
 #include <signal.h>
 #include <sys/resource.h>
 #include <time.h>
-#include <unistd.h>
 
 #include <atomic>
 #include <cerrno>
@@ -105,7 +104,7 @@ void VcpuThread::main(std::uint32_t index) {
   std::snprintf(name, sizeof name, "vcpu%u", index);
   ::pthread_setname_np(::pthread_self(), name);  // of another thread it would go through /proc
   // Who serves a guest may go before others; the guest itself is a tenant like any other.
-  ::setpriority(PRIO_PROCESS, static_cast<id_t>(::gettid()), 0);
+  ::setpriority(PRIO_PROCESS, 0, 0);  // its own
   while (obey())
     if (go_on()) run_until_interrupted();
 }

@@ -1,6 +1,7 @@
 // What a machine's process can still call, tried in a child that is confined.
 #include "vmm/process/confinement.hpp"
 
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -79,6 +80,25 @@ TEST_CASE("a confined process signals its own threads and no others") {
     const auto own = ::syscall(SYS_tgkill, ::syscall(SYS_getpid), ::syscall(SYS_gettid), 0);
     const auto others = ::syscall(SYS_tgkill, parent, parent, 0);
     return own == 0 && others == -1 && errno == EPERM ? 0 : 1;
+  });
+  CHECK(WIFEXITED(status));
+  CHECK(WEXITSTATUS(status) == 0);
+}
+
+TEST_CASE("a confined thread yields, and is no other's or other process' master") {
+  const pid_t parent = ::getpid();
+  const int status = status_of_confined([parent] {
+    const bool own = ::setpriority(PRIO_PROCESS, 0, 5) == 0;
+    bool refused = true;
+    const auto refuse = [&](int which, id_t who) {
+      errno = 0;
+      refused &= ::setpriority(which, who, 6) == -1 && errno == EPERM;
+    };
+    refuse(PRIO_PROCESS, static_cast<id_t>(parent));
+    refuse(PRIO_PROCESS, static_cast<id_t>(::syscall(SYS_getpid)));
+    refuse(PRIO_PGRP, 0);
+    refuse(PRIO_USER, 0);
+    return own && refused ? 0 : 1;
   });
   CHECK(WIFEXITED(status));
   CHECK(WEXITSTATUS(status) == 0);

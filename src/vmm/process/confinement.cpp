@@ -64,7 +64,6 @@ constexpr int allowed[] = {SYS_read,
                            SYS_membarrier,
                            SYS_sched_yield,
                            SYS_sched_getaffinity,
-                           SYS_setpriority,
                            SYS_rt_sigaction,
                            SYS_rt_sigprocmask,
                            SYS_rt_sigreturn,
@@ -136,7 +135,13 @@ std::vector<sock_filter> make_filter(pid_t self) {
   filter.jump(BPF_JEQ, static_cast<unsigned>(self), allow, refuse);
   const auto signal = filter.load(offsetof(seccomp_data, args));  // the first one's low half
 
-  std::map<unsigned, Filter::Label> verdicts = {{SYS_tgkill, signal}};
+  // A thread's priority is its own affair; other machines' processes are nobody's, too.
+  filter.jump(BPF_JEQ, 0, allow, refuse);
+  const auto of_whom = filter.load(offsetof(seccomp_data, args) + sizeof(std::uint64_t));
+  filter.jump(BPF_JEQ, PRIO_PROCESS, of_whom, refuse);
+  const auto priority = filter.load(offsetof(seccomp_data, args));
+
+  std::map<unsigned, Filter::Label> verdicts = {{SYS_tgkill, signal}, {SYS_setpriority, priority}};
   for (const int number : allowed) verdicts.emplace(number, allow);
   std::vector<Range> ranges;
   unsigned next = 0;
