@@ -85,7 +85,7 @@ TEST_CASE("a confined process signals its own threads and no others") {
   CHECK(WEXITSTATUS(status) == 0);
 }
 
-TEST_CASE("a confined thread yields, and is no other's or other process' master") {
+TEST_CASE("a confined thread changes its own priority and no other's") {
   const pid_t parent = ::getpid();
   const int status = status_of_confined([parent] {
     const bool own = ::setpriority(PRIO_PROCESS, 0, 5) == 0;
