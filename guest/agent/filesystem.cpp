@@ -270,8 +270,7 @@ asio::awaitable<Result<void>> FilesystemService::watch(std::shared_ptr<Filesyste
     if (const auto gone = weak.lock()) gone->close();
   });
   const auto now = [] { return std::chrono::steady_clock::now(); };
-  const auto expiry =
-      context.timeout ? now() + *context.timeout : std::chrono::steady_clock::time_point::max();
+  const auto expiry = context.deadline.value_or(std::chrono::steady_clock::time_point::max());
 
   auto sent = co_await sink.send("{\"start\":{}}");
   auto keepalive = now() + context.keepalive;

@@ -31,11 +31,6 @@ bool matches(const ProcessSelector& selector, std::int64_t pid, std::string_view
   return selector.pid != 0 ? selector.pid == pid : selector.tag == tag;
 }
 
-std::optional<Clock::time_point> deadline_of(const CallContext& context) {
-  if (!context.timeout) return std::nullopt;
-  return Clock::now() + *context.timeout;
-}
-
 /// What is told of a process in the journal. Not its environment, which is where secrets are.
 Journal::Fields note_of(const Program& program, const StartRequest& request) {
   Journal::Fields note;
@@ -130,7 +125,6 @@ Result<Program> ProcessService::program_for(const CallContext& context, const Pr
 
 asio::awaitable<Result<void>> ProcessService::start(CallContext context, JsonObject request,
                                                     MessageSink& sink) {
-  const auto deadline = deadline_of(context);
   auto parsed = parse_start(request);
   request = JsonObject();  // streams last long, and there can be many
   if (!parsed) co_return std::move(parsed).error();
@@ -150,10 +144,10 @@ asio::awaitable<Result<void>> ProcessService::start(CallContext context, JsonObj
   note["pid"] = std::to_string(pid);
   journal_.add("info", "process started", note);
   std::shared_ptr<Subscription> subscription = process->events().subscribe();
-  process->begin(deadline, [service = weak_from_this(), ended = process.get()](int status) {
+  process->begin(context.deadline, [service = weak_from_this(), ended = process.get()](int status) {
     if (const auto alive = service.lock()) alive->ended(*ended, status);
   });
-  co_return co_await deliver(std::move(subscription), pid, deadline, context.keepalive, sink);
+  co_return co_await deliver(std::move(subscription), pid, context.deadline, context.keepalive, sink);
 }
 
 asio::awaitable<Result<void>> ProcessService::connect(CallContext context, JsonObject request,
@@ -163,8 +157,8 @@ asio::awaitable<Result<void>> ProcessService::connect(CallContext context, JsonO
   if (!selector) co_return std::move(selector).error();
   if (const auto process = find_running(*selector)) {
     std::shared_ptr<Subscription> subscription = process->events().subscribe();
-    co_return co_await deliver(std::move(subscription), process->pid(), deadline_of(context),
-                               context.keepalive, sink);
+    co_return co_await deliver(std::move(subscription), process->pid(), context.deadline, context.keepalive,
+                               sink);
   }
   forget_old();
   const auto found = std::find_if(finished_.rbegin(), finished_.rend(), [&](const FinishedProcess& process) {

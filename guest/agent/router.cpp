@@ -54,7 +54,9 @@ Result<CallContext> make_context(const http::RequestHead& head) {
     if (!milliseconds || text.size() > 10)  // at most ten digits, says the protocol
       return make_error(ErrorCode::invalid_argument,
                         "invalid connect-timeout-ms '" + std::string(text) + "'");
-    if (*milliseconds > 0) context.timeout = std::chrono::milliseconds(*milliseconds);
+    if (*milliseconds > 0)
+      context.deadline =
+          std::chrono::steady_clock::now() + time_for_call(std::chrono::milliseconds(*milliseconds));
   }
   if (const auto seconds = parse_digits(header(head, "keepalive-ping-interval")); seconds && *seconds > 0)
     context.keepalive = std::chrono::seconds(std::min<std::uint64_t>(*seconds, longest_keepalive.count()));
@@ -175,6 +177,10 @@ std::string accepted_types(std::string_view path, bool unary) {
 }
 
 }  // namespace
+
+std::chrono::milliseconds time_for_call(std::chrono::milliseconds timeout) {
+  return timeout - std::min<std::chrono::milliseconds>(timeout / 50, std::chrono::milliseconds(50));
+}
 
 int http_status(ErrorCode code) {
   switch (code) {

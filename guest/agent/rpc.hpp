@@ -22,12 +22,18 @@
 
 namespace cube::agent {
 
+/// How long a call with this Connect-Timeout-Ms may take: a fiftieth less, at most 50 ms. Its client has
+/// counted from when it sent the call, or from what it last heard (the Python SDK 2.21), and is told that the
+/// time is over before it gives up by itself with another error.
+std::chrono::milliseconds time_for_call(std::chrono::milliseconds timeout);
+
 /// One call's circumstances.
 struct CallContext {
   const http::RequestHead& head;
   std::string user_name;  ///< from "Authorization: Basic user:"; empty: the default user
-  std::optional<std::chrono::milliseconds> timeout;  ///< Connect-Timeout-Ms
-  std::chrono::seconds keepalive{90};                ///< Keepalive-Ping-Interval
+  /// The head's arrival and time_for_call().
+  std::optional<std::chrono::steady_clock::time_point> deadline;
+  std::chrono::seconds keepalive{90};  ///< Keepalive-Ping-Interval
 };
 
 /// A parsed JSON object that owns its text. Members that are absent read as the default, as proto3 JSON has

@@ -7,11 +7,13 @@
 #include "init.hpp"
 #include "metrics.hpp"
 #include "process_io.hpp"
+#include "rpc.hpp"
 #include "users.hpp"
 
 using namespace cube;
 using namespace cube::agent;
 using namespace cube::agent::test;
+using namespace std::chrono_literals;
 
 namespace {
 
@@ -225,6 +227,13 @@ TEST_CASE("a terminal has the size asked for, follows resizes, and takes input")
     CHECK(stream->story.exit_code == 0);
     CHECK(stream->story.out.empty());
   }(guest));
+}
+
+TEST_CASE("a call ends a little before its client's time is over") {
+  CHECK(time_for_call(2000ms) == 1960ms);
+  CHECK(time_for_call(60'000ms) == 59'950ms);
+  CHECK(time_for_call(9'999'999'999ms) == 9'999'999'949ms);
+  CHECK(time_for_call(49ms) == 49ms);
 }
 
 TEST_CASE("the timeout of the call kills the process and its group") {
