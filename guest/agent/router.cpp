@@ -179,7 +179,7 @@ std::string accepted_types(std::string_view path, bool unary) {
 }  // namespace
 
 std::chrono::milliseconds time_for_call(std::chrono::milliseconds timeout) {
-  return timeout - std::min<std::chrono::milliseconds>(timeout / 50, std::chrono::milliseconds(50));
+  return timeout - std::min(timeout / 50, std::chrono::milliseconds(50));
 }
 
 int http_status(ErrorCode code) {

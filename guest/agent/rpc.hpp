@@ -31,7 +31,7 @@ std::chrono::milliseconds time_for_call(std::chrono::milliseconds timeout);
 struct CallContext {
   const http::RequestHead& head;
   std::string user_name;  ///< from "Authorization: Basic user:"; empty: the default user
-  /// The head's arrival and time_for_call().
+  /// time_for_call() after the request's head arrived.
   std::optional<std::chrono::steady_clock::time_point> deadline;
   std::chrono::seconds keepalive{90};  ///< Keepalive-Ping-Interval
 };
